@@ -1,0 +1,181 @@
+"""Actions: all that can be done to a host, as data, in families of at most ten.
+
+An action says everything its execution needs; the host chooses nothing. Each can be given twice: the second time
+finds its work done. What undoes an action is written beside it in the plan, not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from innkeeper.model.hardware import Firmware, Hardware
+from innkeeper.model.ids import InstanceId, NetworkId, SecretRef, TemplateId, VolumeId
+from innkeeper.model.network import NetworkWanted
+
+# --- machines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartMachine:
+    """QEMU runs with this hardware afterwards. Given to a running machine, it does nothing."""
+
+    instance: InstanceId
+    name: str
+    template: TemplateId
+    hardware: Hardware
+    kernel_args: str | None
+    uid_slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopMachine:
+    """QEMU is gone afterwards. The guest is asked first (agent, then power button) and has `grace_s`.
+
+    0 means at once.
+    """
+
+    instance: InstanceId
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseMachine:
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeMachine:
+    """Virtual CPUs run afterwards, also after a pause for want of disk space."""
+
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetMachine:
+    """Logs, sockets, seed and the agent's own record of an instance are gone afterwards. Refused while QEMU runs."""
+
+    instance: InstanceId
+
+
+MachineAction = StartMachine | StopMachine | PauseMachine | ResumeMachine | ForgetMachine
+
+# --- disks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateDisk:
+    """A copy-on-write disk over the template's, grown to `size_gib`."""
+
+    volume: VolumeId
+    template: TemplateId
+    size_gib: int
+    uid_slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteDisk:
+    volume: VolumeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSeed:
+    """The NoCloud disk of an instance. User-data is fetched by its reference over the host's own line, never
+    carried here.
+
+    `network_config` holds, per card, MAC, address with prefix, gateway and name server.
+    """
+
+    instance: InstanceId
+    hostname: str
+    domain: str
+    ssh_keys: tuple[str, ...]
+    user_data: SecretRef | None
+    cards: tuple[SeedCard, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedCard:
+    mac: str
+    addresses: tuple[str, ...]  # with prefix length: 10.1.2.3/20
+    gateway: str | None
+    dns: tuple[str, ...]
+    mtu: int
+
+
+DiskAction = CreateDisk | DeleteDisk | WriteSeed
+
+# --- networks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvergeNetwork:
+    """The host's part of this network is exactly what the cluster says.
+
+    The whole wanted state joins when the order is given.
+    """
+
+    network: NetworkId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyNetwork:
+    """ConvergeNetwork as a host receives it. Without ports and with `absent`, nothing of the network remains."""
+
+    wanted: NetworkWanted
+    absent: bool = False
+
+
+NetworkAction = ConvergeNetwork | ApplyNetwork
+
+# --- templates (long: accepted at once, progress in reports, asked again by operation and step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildTemplate:
+    template: TemplateId
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportTemplate:
+    """From an uploaded or local file whose format is stated, never guessed: `qcow2` or `raw`."""
+
+    template: TemplateId
+    path: str
+    format: str
+    firmware: Firmware
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishTemplate:
+    """From the root disk of a stopped instance: flattened, so that it depends on nothing."""
+
+    template: TemplateId
+    instance: InstanceId
+    volume: VolumeId
+    parent: TemplateId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteTemplate:
+    template: TemplateId
+
+
+TemplateAction = BuildTemplate | ImportTemplate | PublishTemplate | DeleteTemplate
+
+Action = (
+    StartMachine
+    | StopMachine
+    | PauseMachine
+    | ResumeMachine
+    | ForgetMachine
+    | CreateDisk
+    | DeleteDisk
+    | WriteSeed
+    | ConvergeNetwork
+    | ApplyNetwork
+    | BuildTemplate
+    | ImportTemplate
+    | PublishTemplate
+    | DeleteTemplate
+)

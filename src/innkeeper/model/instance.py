@@ -1,0 +1,88 @@
+"""The instance, its size and its disks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from innkeeper.model.hardware import Hardware
+from innkeeper.model.ids import HostId, InstanceId, Kind, ProjectId, Ref, SecretRef, TemplateId, VolumeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What an instance is given. Named sizes are only names for such values."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
+class Wanted(StrEnum):
+    """What an instance should be. ABSENT stands while it is deleted, or while its launch is undone."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstBoot:
+    """What cloud-init is told. User-data may hold secrets, so only its reference stands here.
+
+    SSH keys are public ones.
+    """
+
+    user_data: SecretRef | None = None
+    ssh_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """`uid_slot` is the number of the user, unique on its host, as whom the instance's QEMU runs.
+
+    `expires_at` is in seconds of the epoch; an expired instance is deleted. An `ephemeral` one is deleted once it
+    stops.
+    """
+
+    id: InstanceId
+    project: ProjectId
+    name: str
+    host: HostId
+    template: TemplateId
+    size: Size
+    hardware: Hardware
+    uid_slot: int
+    wanted: Wanted
+    created_at: float
+    generation: int = 1
+    autostart: bool = False
+    ephemeral: bool = False
+    expires_at: float | None = None
+    first_boot: FirstBoot = FirstBoot()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(Kind.INSTANCE, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A disk. With `template`, it starts as a copy-on-write layer over that template's disk."""
+
+    id: VolumeId
+    project: ProjectId
+    name: str
+    host: HostId
+    instance: InstanceId | None
+    template: TemplateId | None
+    size_gib: int
+    generation: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(Kind.VOLUME, self.id)
