@@ -1,0 +1,76 @@
+"""Delete: an instance and all that is its own. Also which instances end by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from innkeeper.model.actions import Action, DeleteDisk, ForgetMachine, StopMachine
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.ids import Ref
+from innkeeper.model.instance import Instance, Wanted
+from innkeeper.model.observed import Phase
+from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step, Verb, Why
+from innkeeper.plan.power import is_up
+from innkeeper.plan.steps import converge, step
+
+
+def delete(cluster: Cluster, instance: Instance, *, force: bool) -> Plan | Refusal:
+    """With `force` as it runs, and over the head of any operation that holds it."""
+    if is_up(cluster, instance) and not force:
+        return Refusal(
+            why=Why.CONFLICT,
+            reason=f"{instance.name} is running",
+            hint=f"Stop it first, or delete it as it runs: inn delete {instance.name} --force",
+        )
+    return replace(remove(cluster, instance), takes_over=force)
+
+
+def remove(cluster: Cluster, instance: Instance) -> Plan:
+    """As it runs, if it does, but never over the head of an operation: how repair and expiry delete.
+
+    From its acceptance the instance is ABSENT; the rows go when nothing of it is left on its host. An unfinished
+    deletion is gone on with by repair, so there is no way back once the machine was stopped.
+    """
+    wanted = replace(instance, wanted=Wanted.ABSENT, generation=instance.generation + 1)
+    nics, volumes = cluster.cards(instance.id), cluster.disks(instance.id)
+    rows = (*(n.ref for n in nics), *(v.ref for v in volumes), instance.ref)
+    return Plan(
+        verb=Verb.DELETE,
+        title=f"delete {instance.name}",
+        subjects=(instance.ref,),
+        expects=(Expect(ref=instance.ref, generation=instance.generation),),
+        claims=rows,
+        accept=(Put(noun=wanted),),
+        steps=_steps(cluster, wanted),
+        abandon=(Put(noun=replace(instance, generation=wanted.generation + 1)),),
+        finish=tuple(Drop(ref=r) for r in rows),
+    )
+
+
+def _steps(cluster: Cluster, wanted: Instance) -> tuple[Step, ...]:
+    def onward(about: Ref, action: Action) -> Step:
+        return step(wanted, about, action, NoUndo.NO_WAY_BACK)
+
+    return (
+        onward(wanted.ref, StopMachine(instance=wanted.id, grace_s=0)),
+        *converge(cluster, wanted, NoUndo.NO_WAY_BACK),
+        *(onward(v.ref, DeleteDisk(volume=v.id)) for v in cluster.disks(wanted.id)),
+        onward(wanted.ref, ForgetMachine(instance=wanted.id)),
+    )
+
+
+def ending(cluster: Cluster, now: float) -> tuple[Instance, ...]:
+    """Instances that nobody holds and whose end has come: expired ones, and ephemeral ones that ran and stopped."""
+    return tuple(
+        i
+        for i in cluster.instances.values()
+        if i.wanted is not Wanted.ABSENT and i.ref not in cluster.claims and (_expired(i, now) or _left(cluster, i))
+    )
+
+
+def _expired(instance: Instance, now: float) -> bool:
+    return instance.expires_at is not None and instance.expires_at <= now
+
+
+def _left(cluster: Cluster, instance: Instance) -> bool:
+    return instance.ephemeral and cluster.phase(instance.id) in (Phase.STOPPED, Phase.CRASHED)

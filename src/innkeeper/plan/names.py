@@ -1,0 +1,117 @@
+"""Names: which are allowed, and how an object is found by name or id prefix.
+
+Names follow the rule of host names (RFC 1123 label), since guests and the network's name service use them as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.host import Host
+from innkeeper.model.ids import HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, TemplateId
+from innkeeper.model.instance import Instance
+from innkeeper.model.network import Network
+from innkeeper.model.plans import Refusal, Why
+from innkeeper.model.template import Template
+
+_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_ID_WORD = re.compile(r"(i|t|vol|net|nic|h|p|op)-[0-9a-f]{12}")
+_PREFIX_MIN = 3  # characters; shorter prefixes find the wrong thing too easily
+
+N = TypeVar("N", Instance, Template, Network, Host)
+
+
+def bad_name(name: str, kind: Kind) -> Refusal | None:
+    """Template names may hold dots too, as Debian's and Ubuntu's versions do."""
+    label = name.replace(".", "-") if kind is Kind.TEMPLATE else name
+    if _LABEL.fullmatch(label) and not _ID_WORD.fullmatch(name):
+        return None
+    return Refusal(
+        why=Why.INVALID,
+        reason=f"{name!r} cannot be the name of {_an(kind.value)}",
+        hint="A name has 1 to 63 of the characters a-z, 0-9 and -, begins with a letter and does not end with -",
+    )
+
+
+def _an(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def name_claim(kind: Kind, project: ProjectId | None, name: str) -> Ref:
+    """Claimed by whoever gives a name, or leaves one that it may have to go back to."""
+    return Ref(kind, f"{project or ''}/{name}")
+
+
+def taken(cluster: Cluster, project: ProjectId, name: str) -> Refusal | None:
+    """Names of instances are unique in their project."""
+    holder = cluster.named(Kind.INSTANCE, project, name)
+    if holder is None:
+        return None
+    return Refusal(
+        why=Why.CONFLICT,
+        reason=f"there is an instance named {name} already ({holder})",
+        hint=f"Choose another name, or delete that one: inn delete {name}",
+    )
+
+
+def find_instance(cluster: Cluster, project: ProjectId, word: str) -> Instance | Refusal:
+    """By exact name, else by id or an unambiguous id prefix."""
+    key = cluster.named(Kind.INSTANCE, project, word)
+    if key is not None:
+        return cluster.instances[InstanceId(key)]
+    mine = (i for i in cluster.instances.values() if i.project == project)
+    return _by_prefix(mine, word, Kind.INSTANCE, "See: inn list")
+
+
+def find_template(cluster: Cluster, project: ProjectId, word: str) -> Template | Refusal:
+    """By `name` (its newest version), `name:version`, id or id prefix; a project's own go before everybody's."""
+    name, _, version = word.partition(":")
+    ready = [t for t in cluster.templates.values() if t.image is not None and t.project in (None, project)]
+    found = [t for t in ready if t.name == name and (not version or str(t.version) == version)]
+    if found:
+        return max(found, key=lambda t: (t.project is not None, t.version))
+    return _by_prefix(ready, word, Kind.TEMPLATE, "See: inn template list; make one: inn template build NAME")
+
+
+def find_network(cluster: Cluster, project: ProjectId, word: str) -> Network | Refusal:
+    key = cluster.named(Kind.NETWORK, project, word)
+    if key is not None:
+        return cluster.networks[NetworkId(key)]
+    mine = (n for n in cluster.networks.values() if n.project == project)
+    return _by_prefix(mine, word, Kind.NETWORK, "Each project has the network default")
+
+
+def find_host(cluster: Cluster, word: str) -> Host | Refusal:
+    key = cluster.named(Kind.HOST, None, word)
+    if key is not None:
+        return cluster.hosts[HostId(key)]
+    return _by_prefix(cluster.hosts.values(), word, Kind.HOST, "See: inn host list")
+
+
+def template_versions(cluster: Cluster, project: ProjectId | None, name: str) -> tuple[Template, ...]:
+    """All versions of a name, those being made included, oldest first."""
+    found = (t for t in cluster.templates.values() if t.name == name and t.project == project)
+    return tuple(sorted(found, key=lambda t: t.version))
+
+
+def template_by_id(cluster: Cluster, template: TemplateId) -> str:
+    """Its full name, or its id where the template is gone."""
+    found = cluster.templates.get(template)
+    return template if found is None else found.full_name
+
+
+def _by_prefix(nouns: Iterable[N], word: str, kind: Kind, hint: str) -> N | Refusal:
+    found = [n for n in nouns if n.id == word or (len(word) >= _PREFIX_MIN and n.id.startswith(word))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(sorted(n.id for n in found)[:5])
+        return Refusal(
+            why=Why.CONFLICT,
+            reason=f"{word} is the beginning of {len(found)} {kind.value} ids: {shown}",
+            hint="Write more of it",
+        )
+    return Refusal(why=Why.NOT_FOUND, reason=f"there is no {kind.value} named {word}", hint=hint)
