@@ -1,0 +1,182 @@
+"""The store: the only memory that matters. Opens, migrates and reads a database, and offers it through the ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select, update
+from sqlalchemy.engine import Connection
+
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.ids import OperationId
+from innkeeper.model.observed import State
+from innkeeper.model.work import Operation, OperationState, Record, Stale, Submission, Work
+from innkeeper.store.board import Board
+from innkeeper.store.database import schema, sqlite
+from innkeeper.store.database.migrate import migrate
+from innkeeper.store.history import MetricHistory
+from innkeeper.store.journal import Chronicle
+from innkeeper.store.reader import Reader
+from innkeeper.store.secrets import SealedSecrets, key_from
+from innkeeper.store.work import family, record, submit
+from innkeeper.store.work.load import Loaded, load
+from innkeeper.store.work.standing import Draft
+from innkeeper.store.writer import OnCommit, Writer, WriterOptions
+
+
+class Present:
+    """ports.store.Pictures."""
+
+    def __init__(self, board: Board, writer: Writer) -> None:
+        self._board = board
+        self._writer = writer
+
+    def cluster(self) -> Cluster:
+        return self._board.standing.cluster
+
+    async def report(self, states: Sequence[State]) -> None:
+        await self._writer.ask(lambda draft: record.report(draft, states))
+
+
+class Ledger:
+    """ports.store.Works."""
+
+    def __init__(self, board: Board, writer: Writer, journal: Chronicle) -> None:
+        self._board = board
+        self._writer = writer
+        self._journal = journal
+
+    async def submit(self, submissions: Sequence[Submission]) -> tuple[Operation | Stale, ...]:
+        keys = [submission.key for submission in submissions if submission.key is not None]
+        return await self._writer.ask(lambda draft: submit.submit(draft, submissions), keys)
+
+    async def earlier(self, principal: str, key: str) -> Operation | None:
+        return await self._journal.earlier(principal, key)
+
+    async def open_parent(self, operation: Operation, key: str | None = None) -> Operation:
+        """Whoever gets back another id than his own has found an earlier parent, and submits nothing under it."""
+        keys = [] if key is None else [key]
+        return await self._writer.ask(lambda draft: family.open_parent(draft, operation, key), keys)
+
+    async def close_parent(self, parent: OperationId, refused: tuple[str, ...]) -> Operation:
+        """May be repeated.
+
+        Raises:
+            KeyError: there is no such operation.
+        """
+        closed = await self._writer.ask(lambda draft: family.close_parent(draft, parent, refused))
+        closed = closed or await self._journal.exact(parent)
+        if closed is None:
+            raise KeyError(parent)
+        return closed
+
+    async def take(self, limit: int) -> tuple[Work, ...]:
+        return await self._board.take(limit)
+
+    async def record(self, happened: Record) -> bool:
+        return await self._writer.ask(lambda draft: record.record(draft, happened))
+
+    async def cancel(self, operation: OperationId) -> Operation | None:
+        cancelled = await self._writer.ask(lambda draft: record.cancel(draft, operation))
+        return cancelled or await self._journal.exact(operation)
+
+    def cancel_wanted(self, operation: OperationId) -> bool:
+        known = self._board.operation(operation)
+        # One that is not even remembered ended long ago: nobody should be working on it.
+        return known is None or known.cancel_wanted or known.state is OperationState.CANCELLED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """`mended` says what was put right while opening; normally nothing."""
+
+    pictures: Present
+    works: Ledger
+    journal: Chronicle
+    secrets: SealedSecrets
+    history: MetricHistory
+    mended: tuple[str, ...]
+    writer: Writer
+    reader: Reader
+
+    async def close(self) -> None:
+        """Writes what waits. Everybody who still waits for something gets StoreFailed. May be repeated."""
+        await self.writer.close()
+        await self.reader.close()
+
+
+async def open_store(
+    path: Path, key_file: Path, *, keep_revisions: int = 100_000, on_commit: OnCommit | None = None
+) -> Store:
+    """The store in the database file `path`, made or migrated if need be. `on_commit`: see WriterOptions.
+
+    The caller holds the lock on the data directory: a second store on the same file would not know of the first's
+    changes.
+
+    Raises:
+        StoreFailed: it cannot be opened, is of a newer release, is damaged, or the key file is missing; says what to
+        do.
+    """
+    loaded, key = await asyncio.to_thread(_prepare, path, key_file)
+    board = Board(loaded)
+    reader = Reader(sqlite.engine(path, writing=False), path)
+    options = WriterOptions(path=path, keep_revisions=keep_revisions, on_commit=on_commit)
+    writer = Writer(sqlite.engine(path, writing=True), board, options)
+    journal = Chronicle(board, reader)
+    store = Store(
+        pictures=Present(board, writer),
+        works=Ledger(board, writer, journal),
+        journal=journal,
+        secrets=SealedSecrets(writer, reader, key),
+        history=MetricHistory(writer, reader),
+        mended=loaded.mended,
+        writer=writer,
+        reader=reader,
+    )
+    try:
+        await writer.ask(_close_orphans)
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _prepare(path: Path, key_file: Path) -> tuple[Loaded, bytes]:
+    try:
+        engine = sqlite.engine(path, writing=True)
+        try:
+            migrate(engine, path)
+            with engine.begin() as connection:
+                loaded = load(connection)
+                sealed = bool(connection.execute(select(func.count()).select_from(schema.secrets)).scalar())
+        finally:
+            engine.dispose()
+        return loaded, key_from(key_file, sealed=sealed)
+    except sqlite.FAILURES as error:
+        raise sqlite.failure(path, error) from error
+
+
+def _close_orphans(draft: Draft) -> None:
+    """Parents whose process died before it had submitted all of their parts: nobody else will."""
+    for id in sorted(draft.standing.children):
+        parent = draft.standing.operations[id]
+        if parent.state is not OperationState.PENDING:
+            continue
+        missing = parent.steps - len(draft.standing.children[id])
+        why = "the daemon stopped before this part was accepted"
+        if not draft.standing.children[id]:
+            # Nothing came of it, so the same request may be made again under the same key.
+            draft.others.append(_forget_key(id))
+        family.close_parent(draft, id, (why,) * missing)
+
+
+def _forget_key(id: OperationId) -> Callable[[Connection], None]:
+    statement = update(schema.operations).where(schema.operations.c.id == id).values(idempotency_key=None)
+
+    def forget(connection: Connection) -> None:
+        connection.execute(statement)
+
+    return forget
