@@ -1,0 +1,180 @@
+"""One life after another of the same installation: store and simulated machine stay, our process comes and goes.
+
+`Lives` holds what survives kill -9: the database file and the machine's state. `living()` is one life of our
+process: store, agent, submitter, engine. A life ends in order, or by a `Killed` that is raised at a chosen commit
+or order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from innkeeper.control.submit import Asking, Submitter
+from innkeeper.jobs.engine import Engine, Patience
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.ids import Draw, HostId, ProjectId
+from innkeeper.model.observed import Inventory, Phase
+from innkeeper.model.plans import Plan, Refusal
+from innkeeper.model.work import Operation
+from innkeeper.plan.repair import repair
+from innkeeper.plan.setup import default_project, set_up
+from innkeeper.sim.clock import SimClock
+from innkeeper.sim.faults import Faults, Killed
+from innkeeper.sim.host import SimHost
+from innkeeper.sim.state import SimState, sim_facts
+from innkeeper.store.database import sqlite
+from innkeeper.store.database.migrate import migrate
+from innkeeper.store.store import Store, open_store
+
+HOST = HostId("h-000000000001")
+Decide = Callable[[Cluster, Draw, float], Plan | Refusal]
+QUICK = Patience(pause_first_s=0.2, pause_most_s=2.0, ask_again_s=0.5, away_s=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    store: Store
+    host: SimHost
+    submitter: Submitter
+    engine: Engine
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.store.pictures.cluster()
+
+    @property
+    def project(self) -> ProjectId:
+        found = default_project(self.cluster)
+        assert found is not None
+        return found
+
+    async def wish(self, decide: Decide, key: str | None = None) -> Operation | Refusal:
+        """Submit, and wait for the end."""
+        at = 1_767_225_600.0
+        asking = Asking(principal="root", project=default_project(self.cluster) or ProjectId(""), at=at, key=key)
+        answer = await self.submitter.submit(decide, asking)
+        if isinstance(answer, Refusal):
+            return answer
+        ended = await self.store.journal.wait_ended(answer.id, 30)
+        assert ended is not None
+        return ended
+
+    async def repairs(self) -> tuple[Plan, ...]:
+        """What repair would do now. States that the host reports are kept first, as the watch does."""
+        before = self.cluster
+        inventory: Inventory = await self.host.inventory()
+        await self.store.pictures.report(inventory.machines)
+        return repair(before, inventory, self.cluster)
+
+    async def mend(self) -> None:
+        """Repair until there is nothing to repair."""
+        for _ in range(5):
+            plans = await self.repairs()
+            if not plans:
+                return
+            for plan in plans:
+                await self.wish(lambda c, d, n, plan=plan: plan)  # type: ignore[misc]
+        raise AssertionError("repair does not come to an end")
+
+    async def settled(self) -> None:
+        """Every operation has ended."""
+        while True:
+            open_ones = [o for o in await self.store.journal.operations(None, 100) if not o.state.ended]
+            if not open_ones:
+                return
+            await self.store.journal.wait_ended(open_ones[0].id, 30)
+
+
+@functools.cache
+def fresh_database() -> Path:
+    """Migrated once for all tests of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="inn-lives-"))
+    atexit.register(shutil.rmtree, folder)
+    migrate(sqlite.engine(folder / "inn.db", writing=True), folder / "inn.db")
+    return folder / "inn.db"
+
+
+class Lives:
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "inn.db").exists():
+            shutil.copy(fresh_database(), folder / "inn.db")
+        self._folder = folder
+        self.clock = SimClock(speed=400)
+        self.state = SimState(HOST, sim_facts(), clock=self.clock, sample_every_s=0)
+        self._entropy = itertools.count(1)
+
+    def _draws(self) -> bytes:
+        return next(self._entropy).to_bytes(32, "big")
+
+    @contextlib.asynccontextmanager
+    async def living(
+        self, *, on_commit: Callable[[int], None] | None = None, faults: Faults | None = None, lonely: bool = False
+    ) -> AsyncIterator[Life]:
+        """One life; a `lonely` one has no line to its host. Killed in it ends it as kill -9 does, and is passed on."""
+        store = await open_store(self._folder / "inn.db", self._folder / "key", on_commit=on_commit)
+        host = SimHost(self.state, faults, redeem=store.secrets.redeem)
+        submitter = Submitter(store.works, store.pictures, self.clock, self._draws)
+        engine = Engine(store.works, store.pictures, {} if lonely else {HOST: host}, self.clock, QUICK)
+        life = Life(store=store, host=host, submitter=submitter, engine=engine)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(submitter.run()), group.create_task(engine.run())]
+                await self._furnish(life)
+                yield life
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            killed, others = several.split(Killed)
+            if others is not None or killed is None:
+                raise
+            raise Killed("this life was ended") from several
+        finally:
+            await store.close()
+
+    async def _furnish(self, life: Life) -> None:
+        """Project, network and host, with the host's facts, in the first life."""
+        plan = set_up(life.cluster, [(HOST, "h1")], (), Draw(b"first"))
+        if isinstance(plan, Plan):
+            await life.wish(lambda c, d, n: plan)
+        if life.cluster.hosts[HOST].facts is None:
+            from_host = [r async for r in _first(life.host)]
+            await life.store.pictures.report(from_host)
+
+
+async def _first(host: SimHost) -> AsyncIterator[Any]:
+    async for report in host.reports():
+        yield report
+        return
+
+
+def footprint(lives: Lives, cluster: Cluster) -> dict[str, object]:
+    """All that must be equal in the end, however the way there was; and the machine holds exactly what the rows say.
+
+    Ids are not part of it: a wish that nobody had accepted yet is planned again, with other ids.
+    """
+    state = lives.state
+    up = {i for i, m in cluster.machines.items() if m.phase not in (Phase.UNKNOWN, Phase.STOPPED, Phase.CRASHED)}
+    assert set(state.machines) == up
+    assert set(state.pool.disks) == set(cluster.volumes)
+    assert set(state.seeds) == set(cluster.instances)
+    assert set(state.pool.templates) == set(cluster.templates)
+    assert not state.pool.staging
+    assert not cluster.claims
+    assert {p.nic for w in state.networks.applied.values() for p in w.ports} == set(cluster.nics)
+    return {
+        "instances": {i.name: (i.wanted, i.size, i.id in up) for i in cluster.instances.values()},
+        "volumes": sorted(v.name for v in cluster.volumes.values()),
+        "nics": sorted(n.name for n in cluster.nics.values()),
+        "templates": {t.full_name: t.image is not None for t in cluster.templates.values()},
+    }

@@ -1,0 +1,216 @@
+"""Turns that an operation takes: cancelled, taken over, killed while undoing, and faults of ours on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from innkeeper.control.submit import Asking
+from innkeeper.jobs.execute import order_for
+from innkeeper.model.actions import ConvergeNetwork
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.ids import Kind, NetworkId, OperationId, ProjectId, Ref
+from innkeeper.model.plans import NoUndo, Step, Verb
+from innkeeper.model.work import Operation, OperationState, Order, Outcome, Record
+from innkeeper.plan import power
+from innkeeper.plan.delete import delete
+from innkeeper.ports.store import StoreFailed
+from innkeeper.sim.faults import Fault, Faults, Killed
+from tests.jobs.life import HOST, QUICK, Decide, Life, Lives, footprint
+from tests.jobs.wishes import building, launching, running, to_web
+
+
+async def _begun(life: Life, decide: Decide) -> Operation:
+    """Submitted, not waited for."""
+    asking = Asking(principal="root", project=life.project, at=0.0)
+    operation = await life.submitter.submit(decide, asking)
+    assert isinstance(operation, Operation)
+    return operation
+
+
+async def _ended(life: Life, operation: Operation) -> Operation:
+    ended = await life.store.journal.wait_ended(operation.id, 30)
+    assert ended is not None
+    return ended
+
+
+async def test_a_long_step_is_cancelled_in_the_middle(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        lives.state.recipes["tiny"] = replace(lives.state.recipes["tiny"], build_s=2000)
+        operation = await _begun(life, building)
+        await asyncio.sleep(0.02)
+        await life.store.works.cancel(operation.id)
+        assert (await _ended(life, operation)).state is OperationState.CANCELLED
+        assert footprint(lives, life.cluster)["templates"] == {}
+
+
+async def test_cancelling_takes_effect_at_the_next_step(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+        _deaf(lives)
+        restart = to_web(lambda c, i: power.restart(c, i, force=False, grace_s=40))
+        operation = await _begun(life, restart)
+        await asyncio.sleep(0.02)
+        await life.store.works.cancel(operation.id)
+        ended = await _ended(life, operation)
+        assert (ended.state, ended.error) == (OperationState.CANCELLED, "cancelled")
+        await life.mend()
+        footprint(lives, life.cluster)
+
+
+async def test_force_takes_over_a_stop_that_waits(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+        _deaf(lives)
+        patient = await _begun(life, to_web(lambda c, i: power.stop(c, i, force=False, grace_s=4000)))
+        await asyncio.sleep(0.02)
+        forced = await life.wish(to_web(lambda c, i: power.stop(c, i, force=True)))
+        assert isinstance(forced, Operation)
+        assert forced.state is OperationState.SUCCEEDED
+        overtaken = await _ended(life, patient)
+        assert overtaken.state is OperationState.CANCELLED
+        assert forced.id in overtaken.error
+        assert footprint(lives, life.cluster)
+
+
+async def test_stopping_a_launch_by_force_leaves_a_whole_instance(tmp_path: Path) -> None:
+    """Seed 2 of the random lives: the stop took over a launch that had made nothing yet, and no start ever worked."""
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(life.wish(launching("web")))
+            group.create_task(life.wish(to_web(lambda c, i: power.stop(c, i, force=True))))
+        await life.settled()
+        started = await life.wish(to_web(power.start))
+        assert isinstance(started, Operation)
+        assert started.state is OperationState.SUCCEEDED, started
+        assert footprint(lives, life.cluster)
+
+
+async def test_killed_while_undoing_it_goes_on_undoing(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+        before = footprint(lives, life.cluster)
+    for number in (5, 6, 7):
+        faults = Faults(orders={4: Fault.REFUSE, number: Fault.KILL_AFTER})
+        with pytest.raises(Killed):
+            await _launch_in_a_life(lives, faults)
+        async with lives.living() as life:
+            await life.settled()
+            newest = (await life.store.journal.operations(None, 1))[0]
+            assert newest.state is OperationState.FAILED
+            assert footprint(lives, life.cluster) == before
+
+
+async def _launch_in_a_life(lives: Lives, faults: Faults) -> None:
+    async with lives.living(faults=faults) as life:
+        await life.wish(launching("web"))
+
+
+async def test_a_refused_undo_is_told_and_repaired(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+    async with lives.living(faults=Faults(orders={4: Fault.REFUSE, 7: Fault.REFUSE})) as life:
+        ended = await life.wish(launching("web"))
+        assert isinstance(ended, Operation)
+        assert "could not be undone" in ended.error
+        await life.mend()
+        assert footprint(lives, life.cluster)["instances"] == {}
+
+
+async def test_a_fault_of_ours_is_told_as_one_and_stops_nobody_else(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+        give, struck = life.host.give, list[Order]()
+
+        async def faulty(order: Order) -> Outcome:
+            if not struck:
+                struck.append(order)
+                raise ZeroDivisionError("nobody thought of this")
+            return await give(order)
+
+        life.host.give = faulty  # type: ignore[method-assign]
+        ended = await life.wish(launching("web"))
+        assert isinstance(ended, Operation)
+        assert ended.state is OperationState.FAILED
+        assert "a fault in Innkeeper itself" in ended.error
+        again = await life.wish(launching("web"))
+        assert isinstance(again, Operation)
+        assert again.state is OperationState.SUCCEEDED
+
+
+async def test_a_store_without_room_is_waited_for(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+        record, full = life.store.works.record, [True, True]
+
+        async def unsteady(happened: Record) -> bool:
+            if full:
+                full.pop()
+                raise StoreFailed("no room on the disk")
+            return await record(happened)
+
+        object.__setattr__(life.store.works, "record", unsteady)
+        ended = await life.wish(launching("web"))
+        assert isinstance(ended, Operation)
+        assert ended.state is OperationState.SUCCEEDED
+        assert not full
+
+
+async def test_a_host_without_a_line_is_away(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+    async with lives.living(lonely=True) as life:
+        ended = await life.wish(launching("web"))
+        assert isinstance(ended, Operation)
+        assert ended.state is OperationState.FAILED
+        assert "no line" in ended.error
+
+
+async def test_past_the_point_of_no_return_it_fails_where_it_stands_and_repair_goes_on(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+    refusing = Faults(orders=dict.fromkeys(range(2, 2 + QUICK.tries), Fault.REFUSE))
+    async with lives.living(faults=refusing) as life:
+        ended = await life.wish(to_web(lambda c, i: delete(c, i, force=True)))
+        assert isinstance(ended, Operation)
+        assert (ended.state, ended.done) == (OperationState.FAILED, 1)
+        await life.mend()
+        assert footprint(lives, life.cluster)["instances"] == {}
+
+
+def test_a_network_that_is_gone_needs_no_order() -> None:
+    about = Ref(Kind.NETWORK, "net-1")
+    action = ConvergeNetwork(network=NetworkId("net-1"))
+    step = Step(host=HOST, about=about, generation=1, action=action, undo=NoUndo.NOTHING)
+    operation = Operation(
+        id=OperationId("op-1"),
+        project=ProjectId("p-1"),
+        verb=Verb.START,
+        title="",
+        subjects=(),
+        principal="root",
+        state=OperationState.PENDING,
+        created_at=0,
+        updated_at=0,
+        steps=1,
+    )
+    assert order_for(Cluster(), operation, 0, step) is None
+
+
+def _deaf(lives: Lives) -> None:
+    for machine in lives.state.machines.values():
+        machine.guest = replace(machine.guest, ignores_shutdown=True)

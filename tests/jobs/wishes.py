@@ -1,0 +1,119 @@
+"""Every operation there is, each with what must stand before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.hardware import Firmware
+from innkeeper.model.ids import Draw, ProjectId
+from innkeeper.model.instance import Instance
+from innkeeper.model.plans import Plan, Refusal
+from innkeeper.plan import delete as deleting
+from innkeeper.plan import power
+from innkeeper.plan import template as templates
+from innkeeper.plan.launch import LaunchWish, launch, launch_together
+from innkeeper.plan.names import find_instance, find_template
+from innkeeper.plan.setup import default_project
+from innkeeper.sim.metal.pool import ImageFile
+from tests.jobs.life import Decide, Life, Lives
+
+
+def project(cluster: Cluster) -> ProjectId:
+    found = default_project(cluster)
+    assert found is not None
+    return found
+
+
+def launching(name: str, *, start: bool = True) -> Decide:
+    wish = LaunchWish(template="tiny", name=name, start=start)
+    return lambda c, d, n: launch(c, project(c), wish, d, n)
+
+
+def two_together(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    wishes = (LaunchWish(template="tiny", name="web"), LaunchWish(template="tiny", name="db"))
+    return launch_together(c, project(c), wishes, d, n)
+
+
+def building(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    return templates.build(c, "tiny", d, n)
+
+
+def importing(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    return templates.import_file(c, project(c), "mine", ("/images/mine.qcow2", "qcow2", Firmware.BIOS), d, n)
+
+
+def publishing(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    instance = find_instance(c, project(c), "web")
+    assert isinstance(instance, Instance)
+    return templates.publish(c, instance, "golden", d, n)
+
+
+def dropping_template(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    template = find_template(c, project(c), "tiny")
+    return template if isinstance(template, Refusal) else templates.delete_template(c, template)
+
+
+def to_web(decide: Callable[[Cluster, Instance], Plan | Refusal]) -> Decide:
+    def on_picture(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+        instance = find_instance(c, project(c), "web")
+        return instance if isinstance(instance, Refusal) else decide(c, instance)
+
+    return on_picture
+
+
+async def template(life: Life, lives: Lives) -> None:
+    assert not isinstance(await life.wish(building), Refusal)
+
+
+async def stopped(life: Life, lives: Lives) -> None:
+    await template(life, lives)
+    assert not isinstance(await life.wish(launching("web", start=False)), Refusal)
+
+
+async def running(life: Life, lives: Lives) -> None:
+    await template(life, lives)
+    assert not isinstance(await life.wish(launching("web")), Refusal)
+
+
+async def paused(life: Life, lives: Lives) -> None:
+    await running(life, lives)
+    assert not isinstance(await life.wish(to_web(power.pause)), Refusal)
+
+
+async def nothing(life: Life, lives: Lives) -> None:
+    return
+
+
+async def file_to_import(life: Life, lives: Lives) -> None:
+    from_outside = {"/images/mine.qcow2": ImageFile(format="qcow2", virtual_size_bytes=1 << 30, stored_bytes=1 << 20)}
+    lives.state.files.update(from_outside)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    name: str
+    before: Callable[[Life, Lives], Coroutine[Any, Any, None]]
+    decide: Decide
+
+
+WISHES = (
+    Wish(name="build", before=nothing, decide=building),
+    Wish(name="import", before=file_to_import, decide=importing),
+    Wish(name="publish", before=stopped, decide=publishing),
+    Wish(name="delete-template", before=template, decide=dropping_template),
+    Wish(name="launch", before=template, decide=launching("web")),
+    Wish(name="launch-stopped", before=template, decide=launching("web", start=False)),
+    Wish(name="launch-all-or-none", before=template, decide=two_together),
+    Wish(name="start", before=stopped, decide=to_web(power.start)),
+    Wish(name="stop", before=running, decide=to_web(lambda c, i: power.stop(c, i, force=False))),
+    Wish(name="stop-force", before=running, decide=to_web(lambda c, i: power.stop(c, i, force=True))),
+    Wish(name="restart", before=running, decide=to_web(lambda c, i: power.restart(c, i, force=False))),
+    Wish(name="pause", before=running, decide=to_web(power.pause)),
+    Wish(name="resume", before=paused, decide=to_web(power.resume)),
+    Wish(name="rename", before=running, decide=to_web(lambda c, i: power.rename(c, i, "shop"))),
+    Wish(name="delete", before=stopped, decide=to_web(lambda c, i: deleting.delete(c, i, force=False))),
+    Wish(name="delete-force", before=running, decide=to_web(lambda c, i: deleting.delete(c, i, force=True))),
+)
