@@ -1,0 +1,184 @@
+"""Where things lie in a pool, and how they get there: whole or not at all, and durable when the call returns.
+
+    ROOT/volumes/<volume id>.qcow2                          0600, owned by the user of the instance's QEMU
+    ROOT/templates/<template id>/disk.qcow2                 0444: never written again
+                                 vmlinuz, initrd.img        only where the machine is started directly
+                                 template.json              the Image, in the model's codec
+    ROOT/staging/                                           half-made things; nothing in it outlives a start of ours
+
+The folders are 0700. QEMU gets descriptors, which root opened; the file modes only let the one who holds a descriptor
+open the same file again through /proc/self/fd, as -kernel and qemu-img do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from innkeeper.drivers.qcow2.faults import DiskFailed, PoolFull
+from innkeeper.drivers.qcow2.render import DISK, SparseFile
+from innkeeper.model.ids import TemplateId, VolumeId
+
+T = TypeVar("T")
+KERNEL = "vmlinuz"
+INITRD = "initrd.img"
+ABOUT = "template.json"
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    root: Path
+
+    @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    @property
+    def templates(self) -> Path:
+        return self.root / "templates"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    def volume(self, volume: VolumeId) -> Path:
+        return self.volumes / f"{_checked(volume)}.qcow2"
+
+    def template(self, template: TemplateId) -> Path:
+        return self.templates / _checked(template)
+
+    def disk(self, template: TemplateId) -> Path:
+        return self.template(template) / DISK
+
+    def make(self) -> None:
+        """The folders stand, closed to others. May be repeated."""
+        with in_words("preparing the pool", self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in (self.volumes, self.templates, self.staging):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.chmod(0o700)
+            sync_folder(self.root)
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def _checked(name: str) -> str:
+    """An id becomes a file name, so it must not be able to lead elsewhere."""
+    if not is_id(name):
+        raise DiskFailed(f"{name!r} is not an id")
+    return name
+
+
+@contextmanager
+def in_words(doing: str, root: Path) -> Iterator[None]:
+    """What the kernel refuses, said so that an operator can act on it."""
+    try:
+        yield
+    except OSError as error:
+        raise fault(doing, error, root) from error
+
+
+def fault(doing: str, error: OSError, root: Path) -> PoolFull | DiskFailed:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return full(doing, root)
+    return DiskFailed(f"{doing}: {error.strerror}" + (f" ({error.filename})" if error.filename else ""))
+
+
+def full(doing: str, root: Path) -> PoolFull:
+    return PoolFull(
+        f"{doing}: no room left in the pool {root}",
+        "Delete instances or templates that nobody needs, or give the pool more room",
+    )
+
+
+def free_bytes(root: Path) -> int:
+    with in_words("asking for free room", root):
+        info = os.statvfs(root)
+    return info.f_bavail * info.f_frsize
+
+
+def sync_folder(folder: Path) -> None:
+    """Names made, moved or removed in this folder survive a loss of power."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_regular(path: Path, flags: int, what: str, root: Path) -> int:
+    """A descriptor of its own of a plain file: no symbolic link, and nothing that could block or act when opened.
+
+    Raises:
+        DiskFailed: it is missing, or is something else.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise DiskFailed(f"{what} is missing from the pool {root}", "Was it deleted by hand? Restore it") from error
+    except OSError as error:
+        raise fault(f"opening {what}", error, root) from error
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise DiskFailed(f"{what} is no plain file: {path}", "Somebody changed the pool by hand: put the file back")
+
+
+def write_sparse(path: Path, content: SparseFile, owner_uid: int) -> None:
+    """A new file with this content, durable but for its name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, content.length_bytes)
+        for extent in content.extents:
+            written = os.pwrite(fd, extent.data, extent.offset)
+            if written != len(extent.data):  # a file system does this only when its room ends within the extent
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if os.fstat(fd).st_uid != owner_uid:
+            os.fchown(fd, owner_uid, owner_uid)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
+
+
+def in_use(fd: int) -> bool:
+    """Whether a QEMU or qemu-img has this image open, in whatever way: each locks bytes of it."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    found: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+    return found != fcntl.F_UNLCK
+
+
+async def to_the_end(work: Callable[[], T]) -> T:
+    """Blocking work in a thread, which has ended when this returns, also when it returns because of a cancellation.
+
+    So what comes after, such as closing a descriptor or removing a folder, never happens under the thread's feet. Keep
+    pieces of work short: a cancellation waits for the end of one.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                continue  # we are ending already; the thread has to end first
+        if not running.cancelled():
+            running.exception()  # what went wrong in it no longer matters to anybody
+        raise

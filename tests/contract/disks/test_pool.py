@@ -1,0 +1,168 @@
+"""The pool on disk and the pool in memory keep the same promises."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from innkeeper.drivers.qcow2.fake import FakePool, FakeTemplates, FakeVolumes
+from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
+from innkeeper.drivers.qcow2.hand import Volumes
+from innkeeper.drivers.qcow2.render import GIB
+from innkeeper.drivers.qcow2.templates import Templates
+from innkeeper.model.hardware import Firmware
+from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.model.template import Image
+from tests.contract.disks.pools import OWNER, add_template, needs_qemu_img
+
+T1, T2 = TemplateId("t-000000000001"), TemplateId("t-000000000002")
+V1, V2 = VolumeId("vol-000000000001"), VolumeId("vol-000000000002")
+
+
+@dataclass
+class Pool:
+    volumes: Volumes | FakeVolumes
+    templates: Templates | FakeTemplates
+    add: Callable[[TemplateId], Awaitable[Image]]
+
+
+async def real(root: Path) -> Pool:
+    volumes, templates = Volumes(root), Templates(root)
+    await volumes.prepare()
+    await templates.prepare()
+    return Pool(volumes, templates, lambda template: add_template(templates, template))
+
+
+async def fake(_: Path) -> Pool:
+    shared = FakePool()
+    templates = FakeTemplates(shared)
+
+    async def add(template: TemplateId) -> Image:
+        image = Image(digest="0", virtual_size_bytes=GIB, stored_bytes=4096, firmware=Firmware.BIOS)
+        async with templates.stage(template) as staging:
+            await templates.adopt(template, staging, image)
+        return image
+
+    return Pool(FakeVolumes(shared), templates, add)
+
+
+@pytest.fixture(params=[pytest.param(real, marks=needs_qemu_img), fake])
+async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Pool:
+    made: Pool = await request.param(tmp_path / "pool")
+    return made
+
+
+async def test_a_volume_is_made_found_measured_and_deleted(pool: Pool) -> None:
+    await pool.add(T1)
+    await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    assert await pool.volumes.list_volumes() == (V1,)
+    size = await pool.volumes.size(V1)
+    assert size.virtual_bytes == 5 * GIB
+    assert 0 < size.stored_bytes <= 256 * 1024
+    await pool.volumes.delete(V1)
+    assert await pool.volumes.list_volumes() == ()
+
+
+async def test_making_and_deleting_may_be_repeated(pool: Pool) -> None:
+    await pool.add(T1)
+    for _ in range(2):
+        await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    for _ in range(2):
+        await pool.volumes.delete(V1)
+    assert await pool.volumes.list_volumes() == ()
+
+
+async def test_another_volume_under_the_same_id_is_refused(pool: Pool) -> None:
+    await pool.add(T1)
+    await pool.add(T2)
+    await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    with pytest.raises(DiskFailed, match="stands already"):
+        await pool.volumes.create_overlay(V1, T1, 6, OWNER)
+    with pytest.raises(DiskFailed, match="stands already"):
+        await pool.volumes.create_overlay(V1, T2, 5, OWNER)
+    with pytest.raises(DiskFailed, match="stands already"):
+        await pool.volumes.create_overlay(V1, T1, 5, OWNER + 1)
+    assert (await pool.volumes.size(V1)).virtual_bytes == 5 * GIB
+
+
+@pytest.mark.parametrize("size_gib", [0, -3, 1 << 40])
+async def test_an_absurd_size_is_refused(pool: Pool, size_gib: int) -> None:
+    await pool.add(T1)
+    with pytest.raises(DiskFailed, match="cannot have"):
+        await pool.volumes.create_overlay(V1, T1, size_gib, OWNER)
+    assert await pool.volumes.list_volumes() == ()
+
+
+async def test_no_volume_without_its_template(pool: Pool) -> None:
+    with pytest.raises(DiskFailed, match=T1):
+        await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    assert await pool.volumes.list_volumes() == ()
+
+
+async def test_each_opening_gives_descriptors_of_its_own(pool: Pool) -> None:
+    await pool.add(T1)
+    await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    first = await pool.volumes.open_volume(V1, T1)
+    second = await pool.volumes.open_volume(V1, T1)
+    assert len({first.disk, second.disk, *first.backing, *second.backing}) == 4
+    first.close()
+    second.close()
+
+
+async def test_a_volume_is_not_opened_over_another_template(pool: Pool) -> None:
+    await pool.add(T1)
+    await pool.add(T2)
+    await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    with pytest.raises(ImageRefused, match=T1):
+        await pool.volumes.open_volume(V1, T2)
+
+
+async def test_opening_what_is_not_there_is_refused(pool: Pool) -> None:
+    await pool.add(T1)
+    with pytest.raises(DiskFailed, match="missing"):
+        await pool.volumes.open_volume(V1, T1)
+    with pytest.raises(DiskFailed, match="missing"):
+        await pool.volumes.size(V1)
+
+
+async def test_a_template_is_adopted_once_and_never_changed(pool: Pool) -> None:
+    assert await pool.templates.image(T1) is None
+    image = await pool.add(T1)
+    assert await pool.templates.image(T1) == image
+    assert await pool.templates.list_templates() == (T1,)
+    async with pool.templates.stage(T1) as staging:
+        await pool.templates.adopt(T1, staging, image)  # as after a crash between effect and answer
+    async with pool.templates.stage(T1) as staging:
+        with pytest.raises(DiskFailed, match="another template"):
+            await pool.templates.adopt(T1, staging, replace(image, digest="other"))
+    assert await pool.templates.image(T1) == image
+    assert await pool.templates.leftovers() == ()
+
+
+async def test_a_template_that_is_not_adopted_leaves_nothing(pool: Pool) -> None:
+    async def give_up() -> None:
+        async with pool.templates.stage(T1):
+            assert len(await pool.templates.leftovers()) == 1
+            raise RuntimeError("given up")
+
+    with pytest.raises(RuntimeError):
+        await give_up()
+    assert await pool.templates.leftovers() == ()
+    assert await pool.templates.list_templates() == ()
+
+
+async def test_a_template_in_use_is_not_deleted(pool: Pool) -> None:
+    await pool.add(T1)
+    await pool.volumes.create_overlay(V1, T1, 5, OWNER)
+    with pytest.raises(DiskFailed, match=V1):
+        await pool.templates.delete(T1)
+    assert await pool.templates.list_templates() == (T1,)
+    await pool.volumes.delete(V1)
+    for _ in range(2):
+        await pool.templates.delete(T1)
+    assert await pool.templates.list_templates() == ()
+    assert await pool.templates.image(T1) is None
+    assert await pool.templates.leftovers() == ()
