@@ -1,0 +1,148 @@
+"""Finding machines again that outlived an earlier daemon, and ending machines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Container
+from pathlib import Path
+
+from innkeeper.drivers.qemu import process
+from innkeeper.drivers.qemu.agent import NoAgent
+from innkeeper.drivers.qemu.directory import CONSOLE, MachineDirectory, Record, boot_id
+from innkeeper.drivers.qemu.machine import Machine, end_facts
+from innkeeper.drivers.qemu.qmp import NoAnswer, Rejected
+from innkeeper.drivers.qemu.seen import End, Run, explain
+from innkeeper.drivers.qemu.serial import ConsoleLine
+from innkeeper.model.hardware import AGENT_CHANNEL
+
+ADOPTION_TIMEOUT_S = 2.0
+AGENT_TIMEOUT_S = 5.0
+QUIT_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 10.0
+
+
+class NotEnding(Exception):
+    """QEMU was killed and does not go: the kernel holds it."""
+
+
+# --- finding again
+
+
+async def adopt(path: Path, name: str, timeout_s: float = ADOPTION_TIMEOUT_S) -> Machine | None:
+    """The machine that runs in this directory, whoever started it; None if none does: then ask `why_ended`.
+
+    One that does not answer is returned all the same, `seen.unreachable`.
+    """
+    directory = MachineDirectory(path)
+    record = directory.record()
+    held = _held(record) if record is not None else None
+    if held is None:
+        record = _unrecorded(directory, record)
+        held = _held(record) if record is not None else None
+    if held is None or record is None:
+        return None
+    machine = Machine(name, directory, record, held)
+    try:
+        machine.console = await ConsoleLine.over(directory.connect(CONSOLE), directory.console_file)
+    except OSError:
+        pass  # one that hangs or is just ending takes nobody; the machine is looked after without a console
+    await machine.attach(timeout_s)
+    return machine
+
+
+def why_ended(path: Path) -> End | None:
+    """How the machine ended that ran in this directory last; None if none ever did, or one runs."""
+    directory = MachineDirectory(path)
+    record = directory.record()
+    if record is None:
+        return None
+    held = _held(record)
+    if held is not None:
+        os.close(held)
+        return None
+    return explain(end_facts(directory, record))
+
+
+def strays(root: Path, known: Container[int]) -> list[process.Stray]:
+    """Processes that we once started for a directory below `root`, but for those with a known pid."""
+    return [stray for stray in process.find_marked(root) if stray.pid not in known]
+
+
+def kill_stray(stray: process.Stray) -> None:
+    held = process.hold(stray.pid, stray.start_time)
+    if held is not None:
+        process.kill(held)
+        os.close(held)
+
+
+def _held(record: Record) -> int | None:
+    return process.hold(record.pid, record.start_time) if record.boot_id == boot_id() else None
+
+
+def _unrecorded(directory: MachineDirectory, record: Record | None) -> Record | None:
+    """A process whose launcher was killed between starting it and writing that down."""
+    for stray in process.find_marked(directory.path):
+        if record is None or stray.pid != record.pid:
+            return Record(
+                pid=stray.pid, start_time=stray.start_time, launcher=0, boot_id=boot_id(), started_at=time.time()
+            )
+    return None
+
+
+# --- the end
+
+
+async def stop(machine: Machine, grace_s: float, words: str = "it was asked to stop") -> End:
+    """The end, asked for in four ways: agent, power button, QEMU, kernel. May be repeated, and cancelled between them.
+
+    Raises:
+        NotEnding: not even the kernel could end it.
+    """
+    machine.directory.ask(words)
+    if grace_s > 0:
+        await _ask_guest(machine, grace_s)
+    try:
+        await machine.monitor.quit()
+        await machine.gone_within(QUIT_TIMEOUT_S)
+    except (NoAnswer, Rejected):
+        pass  # it has ended, or it hangs; the kernel knows which
+    return await kill(machine, words)
+
+
+async def kill(machine: Machine, words: str = "it was ended by force, as asked") -> End:
+    """At once, as by pulling the plug.
+
+    Raises:
+        NotEnding: the kernel does not let it go.
+    """
+    machine.directory.ask(words)
+    machine.pull_plug()
+    if not await machine.gone_within(KILL_TIMEOUT_S):
+        raise NotEnding(
+            f"QEMU of {machine.name} (pid {machine.record.pid}) was killed and does not end: "
+            "look for a disk or file system of this host that does not answer"
+        )
+    return await machine.ended()
+
+
+async def _ask_guest(machine: Machine, grace_s: float) -> None:
+    until = asyncio.get_running_loop().time() + grace_s
+    try:
+        if machine.seen.run in (Run.PAUSED, Run.IO_ERROR):
+            await machine.monitor.resume()  # one that stands still hears nothing
+        if AGENT_CHANNEL in machine.seen.open_channels:
+            await machine.agent.shut_down(min(AGENT_TIMEOUT_S, grace_s / 2))
+            if await machine.gone_within(grace_s / 2):
+                return
+    except (NoAgent, NoAnswer, Rejected):
+        pass  # the power button is left
+    # Twice, because a guest that is still starting does not feel the first press.
+    for share in (0.5, 1.0):
+        try:
+            await machine.monitor.press_power_button()
+        except (NoAnswer, Rejected):
+            return
+        if await machine.gone_within(max(0.0, until - asyncio.get_running_loop().time()) * share):
+            return

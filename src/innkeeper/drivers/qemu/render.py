@@ -1,0 +1,294 @@
+"""A hardware record as QEMU's arguments. Pure: what the host supplies comes as `RunFacts`.
+
+Three rules that a reader cannot see in the text:
+
+- Every number that a guest can see (slots, ports, chassis) stands in the record, or is a constant here that is never
+  changed for a machine type that exists: a guest that sleeps must wake in the machine it knows.
+- QEMU opens nothing by a name that an image could hold. Disks come as descriptors in numbered sets, each layer of a
+  chain is named here with its format, and a layer without a backing says so.
+- Nothing exists that is not on the line: no default devices, no user configuration, no option ROMs, no USB, no display.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, assert_never
+
+from innkeeper.model.hardware import (
+    Channels,
+    Device,
+    Disk,
+    Firmware,
+    Hardware,
+    NetworkCard,
+    RandomSource,
+    RootPort,
+    SeedDisk,
+)
+from innkeeper.model.ids import NicId, VolumeId
+
+SEED_NODE = "seed"
+# 1 GiB is QEMU's own limit, per machine; ten idle guests would hold 3 GiB more than with this one.
+TCG_CACHE_MIB = 64
+# Parts of the board that no guest of ours needs and that were holes before, or are slow to search at boot.
+ABSENT = "usb=off,vmport=off,sata=off,smbus=off"
+
+
+class Accelerator(StrEnum):
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One file below a disk: the descriptor it was opened with, and what is in it (`qcow2` or `raw`)."""
+
+    fd: int
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFacts:
+    """A disk's files: the writable one, then those below, downwards. `direct`: the page cache can be gone round."""
+
+    top: Layer
+    below: tuple[Layer, ...] = ()
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts:
+    """A tap opened for this machine; `vhost` where the kernel moves the frames."""
+
+    tap: int
+    vhost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectBoot:
+    """Paths as QEMU will see them: it opens these two by name, and cannot take descriptors for them."""
+
+    kernel: str
+    initrd: str | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UefiBoot:
+    code: int
+    variables: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What this host supplies for one run. All `int` are descriptor numbers in QEMU; sockets are listening ones."""
+
+    binary: str
+    accelerator: Accelerator
+    name: str
+    uuid: str
+    qmp: int
+    console: int
+    channels: Mapping[str, int]
+    disks: Mapping[VolumeId, DiskFacts]
+    cards: Mapping[NicId, CardFacts]
+    seed: Layer | None = None
+    boot: DirectBoot | UefiBoot | None = None
+    settings: tuple[str, ...] = field(default=("-msg", "timestamp=on"))
+
+
+def render_argv(hardware: Hardware, facts: RunFacts) -> tuple[str, ...]:
+    """The whole command line, program included."""
+    parts = [
+        [facts.binary, "-no-user-config", "-nodefaults", *facts.settings],
+        ["-name", f"guest={_quoted(facts.name)},debug-threads=on", "-uuid", facts.uuid],
+        ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+        _board(hardware, facts),
+        # A panic is reported and nothing else: whether the guest then dumps, reboots or stands still is its own affair.
+        ["-action", "reboot=reset,shutdown=poweroff,panic=none"],
+        ["-display", "none", "-rtc", "base=utc", "-boot", "menu=off,strict=on"],
+        _monitor(facts),
+        _console(facts),
+        ["-device", "pvpanic,id=panic"],
+        _firmware(hardware, facts),
+        *(_device(device, facts, first=device in hardware.disks()[:1]) for device in hardware.devices),
+    ]
+    return tuple(word for part in parts for word in part)
+
+
+def _board(hardware: Hardware, facts: RunFacts) -> list[str]:
+    board = f"{hardware.machine},memory-backend=memory,dump-guest-core=off,mem-merge=off,{ABSENT}"
+    if isinstance(facts.boot, UefiBoot):
+        board += ",pflash0=firmware-code,pflash1=firmware-variables"
+    else:
+        board += ",smm=off"  # without UEFI nobody needs the mode that hides from the guest
+    if facts.accelerator is Accelerator.TCG:
+        accelerator = f"tcg,thread=multi,tb-size={TCG_CACHE_MIB}"
+    else:
+        accelerator = "kvm"
+    return [
+        *("-machine", board),
+        *("-accel", accelerator),
+        *("-cpu", hardware.cpu_model),
+        *("-smp", f"{hardware.vcpus},sockets=1,cores={hardware.vcpus},threads=1"),
+        *("-m", f"{hardware.memory_mib}M"),
+        *("-object", f"memory-backend-ram,id=memory,size={hardware.memory_mib}M"),
+        # A guest that sleeps looks like one that hangs, and nothing here wakes it.
+        *("-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1"),
+    ]
+
+
+def _listening(id_: str, fd: int) -> list[str]:
+    """A socket that somebody may connect to, again and again; while nobody does, what the guest writes is dropped."""
+    return ["-chardev", f"socket,id={id_},fd={fd},server=on,wait=off"]
+
+
+def _monitor(facts: RunFacts) -> list[str]:
+    return [*_listening("qmp", facts.qmp), "-mon", "chardev=qmp,mode=control"]
+
+
+def _console(facts: RunFacts) -> list[str]:
+    return [*_listening("console", facts.console), "-device", "isa-serial,id=serial0,index=0,chardev=console"]
+
+
+def _firmware(hardware: Hardware, facts: RunFacts) -> list[str]:
+    match hardware.firmware, facts.boot:
+        case Firmware.BIOS, None:
+            return []
+        case Firmware.DIRECT, DirectBoot() as boot:
+            initrd = ["-initrd", boot.initrd] if boot.initrd is not None else []
+            return ["-kernel", boot.kernel, *initrd, "-append", boot.arguments]
+        case Firmware.UEFI, UefiBoot() as boot:
+            code = {"node-name": "firmware-code", **_raw(boot.code, read_only=True)}
+            variables = {"node-name": "firmware-variables", **_raw(boot.variables, read_only=False)}
+            return [*_fd_set(boot.code), *_fd_set(boot.variables), *_blockdev(code), *_blockdev(variables)]
+        case _:
+            raise ValueError(f"{facts.name}: firmware {hardware.firmware} cannot be started with {facts.boot}")
+
+
+def _device(device: Device, facts: RunFacts, *, first: bool) -> list[str]:
+    match device:
+        case Disk():
+            return _disk(device, facts.disks[device.volume], first=first)
+        case SeedDisk():
+            return _seed(device, facts)
+        case NetworkCard():
+            return _card(device, facts.cards[device.nic])
+        case Channels():
+            return _channels(device, facts)
+        case RandomSource():
+            random = f"virtio-rng-pci,id=random,rng=entropy,{_place(device.slot)}"
+            return ["-object", "rng-builtin,id=entropy", "-device", random]
+        case RootPort():
+            port = f"pcie-root-port,id=port{device.chassis},bus=pcie.0,addr={device.slot:#x},chassis={device.chassis}"
+            return ["-device", port]
+        case _:
+            assert_never(device)
+
+
+def _place(slot: int) -> str:
+    # The legacy interface of virtio is one more thing to attack, and every guest since 2014 speaks the modern one.
+    return f"bus=pcie.0,addr={slot:#x},disable-legacy=on"
+
+
+def _disk(disk: Disk, facts: DiskFacts, *, first: bool) -> list[str]:
+    chain: dict[str, Any] | None = None
+    for depth, layer in reversed(list(enumerate(facts.below, start=1))):
+        chain = _layer(f"{disk.volume}-{depth}", layer, chain)
+    file = _file(facts.top.fd, read_only=False, direct=facts.direct) | {"discard": "unmap"}
+    top = _format(facts.top, chain) | {
+        "node-name": disk.volume,
+        "read-only": False,
+        "discard": "unmap",
+        "detect-zeroes": "unmap",
+        "cache": {"direct": facts.direct},
+        "file": file,
+    }
+    device = f"virtio-blk-pci,id=disk-{disk.volume},drive={disk.volume},serial={disk.volume},{_place(disk.slot)}"
+    # A full pool pauses the guest, which can go on once there is room; other errors are the guest's to hear of.
+    device += ",werror=enospc,rerror=report" + (",bootindex=1" if first else "")
+    sets = [word for layer in (facts.top, *facts.below) for word in _fd_set(layer.fd)]
+    return [*sets, *_blockdev(top), "-device", device]
+
+
+def _seed(seed: SeedDisk, facts: RunFacts) -> list[str]:
+    if facts.seed is None:
+        raise ValueError(f"{facts.name}: the hardware has a seed disk, and the host supplied none")
+    node = {"node-name": SEED_NODE, **_raw(facts.seed.fd, read_only=True)}
+    device = f"virtio-blk-pci,id=disk-seed,drive={SEED_NODE},{_place(seed.slot)}"
+    return [*_fd_set(facts.seed.fd), *_blockdev(node), "-device", device]
+
+
+def _card(card: NetworkCard, facts: CardFacts) -> list[str]:
+    vhost = f",vhost=on,vhostfd={facts.vhost}" if facts.vhost is not None else ",vhost=off"
+    device = f"virtio-net-pci,id=card-{card.nic},netdev={card.nic},mac={card.mac},romfile=,{_place(card.slot)}"
+    return ["-netdev", f"tap,id={card.nic},fd={facts.tap}{vhost}", "-device", device]
+
+
+def _channels(channels: Channels, facts: RunFacts) -> list[str]:
+    words = ["-device", f"virtio-serial-pci,id=channels,{_place(channels.slot)}"]
+    for number, name in enumerate(channels.names, start=1):
+        label = channel_label(name)
+        port = f"virtserialport,id={channel_port(name)},bus=channels.0,nr={number},chardev={label},name={name}"
+        words += [*_listening(label, facts.channels[name]), "-device", port]
+    return words
+
+
+def channel_label(name: str) -> str:
+    """How QEMU calls the host's end of a named channel."""
+    return f"channel-{name}"
+
+
+def channel_port(name: str) -> str:
+    """How QEMU calls the guest's end of a named channel, also in its events."""
+    return f"port-{name}"
+
+
+# --- words for block devices
+
+
+def _blockdev(node: Mapping[str, Any]) -> list[str]:
+    return ["-blockdev", json.dumps(node, separators=(",", ":"))]
+
+
+def _fd_set(fd: int) -> list[str]:
+    return ["-add-fd", f"fd={fd},set={fd}"]
+
+
+def _file(fd: int, *, read_only: bool, direct: bool = False) -> dict[str, Any]:
+    return {
+        "driver": "file",
+        "filename": f"/dev/fdset/{fd}",
+        "read-only": read_only,
+        "locking": "on",
+        # Not native or io_uring: a write that grows a sparse file makes the first block in the submission, with the
+        # machine's big lock held, and the second opens much of the kernel to a QEMU that a guest has taken over.
+        "aio": "threads",
+        "cache": {"direct": direct},
+    }
+
+
+def _raw(fd: int, *, read_only: bool) -> dict[str, Any]:
+    return {"driver": "raw", "read-only": read_only, "file": _file(fd, read_only=read_only)}
+
+
+def _format(layer: Layer, below: dict[str, Any] | None) -> dict[str, Any]:
+    if layer.format == "qcow2":
+        return {"driver": "qcow2", "backing": below}
+    if layer.format == "raw" and below is None:
+        return {"driver": "raw"}
+    raise ValueError(f"a disk layer of format {layer.format!r} cannot be used{' over another' if below else ''}")
+
+
+def _layer(node_name: str, layer: Layer, below: dict[str, Any] | None) -> dict[str, Any]:
+    file = _file(layer.fd, read_only=True)
+    # Shared with other machines, so the page cache is to keep it. Said outright, or it follows the layer above.
+    cache = {"direct": False}
+    return _format(layer, below) | {"node-name": node_name, "read-only": True, "cache": cache, "file": file}
+
+
+def _quoted(value: str) -> str:
+    return value.replace(",", ",,")
