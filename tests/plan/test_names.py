@@ -17,6 +17,7 @@ from innkeeper.model.network import Network
 from innkeeper.model.plans import Refusal, Why
 from innkeeper.model.template import Template
 from innkeeper.plan.names import (
+    bad_labels,
     bad_name,
     find_host,
     find_instance,
@@ -223,3 +224,30 @@ def test_taken() -> None:
 def test_claims_of_names_differ_by_kind_and_project() -> None:
     claims = {name_claim(k, p, "web") for k in (Kind.INSTANCE, Kind.TEMPLATE) for p in (MINE, OTHERS, None)}
     assert len(claims) == 6
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"team": "blue"}, {"a.b/c-d_e": ""}, {"k" * 63: "é" * 255}, {"é".encode().hex(): "é"}]
+)
+def test_good_labels(labels: dict[str, str]) -> None:
+    assert bad_labels(labels) is None
+
+
+@pytest.mark.parametrize(
+    "labels, word",
+    [
+        ({"": "x"}, "key"),
+        ({"a b": "x"}, "key"),
+        ({"-a": "x"}, "key"),
+        ({"k" * 64: "x"}, "key"),
+        ({"a": "v" * 256}, "value"),
+        ({"a": "\x1b[2J"}, "value"),
+        ({f"k{n}": "" for n in range(65)}, "65 labels"),
+    ],
+)
+def test_bad_labels(labels: dict[str, str], word: str) -> None:
+    refusal = refused(bad_labels(labels))
+    assert refusal.why is Why.INVALID
+    assert word in refusal.reason
+    assert refusal.reason.isprintable()
+    assert refusal.hint

@@ -16,12 +16,13 @@ from innkeeper.model.instance import FirstBoot, Instance, Size, Volume, Wanted
 from innkeeper.model.network import Network, Nic
 from innkeeper.model.plans import Change, Drop, Expect, Plan, Put, Refusal, Step, Verb, Why
 from innkeeper.model.template import Image, Template
-from innkeeper.plan.names import bad_name, find_network, find_template, name_claim, taken
+from innkeeper.plan.names import bad_labels, bad_name, find_network, find_template, name_claim, taken
 from innkeeper.plan.network import pick_address, pick_mac
 from innkeeper.plan.size import NAMED, bad_size, least_disk_gib, place
 from innkeeper.plan.steps import disk_action, seed_action, start_action, step
 
 _UID_SLOTS = 60_000
+_TTL_MOST_S = 100 * 365 * 86_400.0
 # Places on the root bus. Sockets for later devices come last, so that adding more of them moves nothing.
 _SLOT_CHANNELS, _SLOT_RANDOM, _SLOT_ROOT, _SLOT_SEED, _SLOT_NIC, _SLOT_SOCKETS = 1, 2, 3, 4, 5, 16
 _SOCKETS = 4
@@ -137,9 +138,12 @@ def _origin(cluster: Cluster, project: ProjectId, wish: LaunchWish, draw: Draw) 
 
 
 def _wrong(wish: LaunchWish) -> Refusal | None:
-    if wish.ttl_s is not None and not wish.ttl_s > 0:
-        reason = f"a time to live of {wish.ttl_s:g} s is over at once"
+    if wish.ttl_s is not None and not 0 < wish.ttl_s <= _TTL_MOST_S:
+        wrong = "is for ever: leave it out" if wish.ttl_s > _TTL_MOST_S else "is over at once"
+        reason = f"a time to live of {wish.ttl_s:g} s {wrong}"
         return Refusal(why=Why.INVALID, reason=reason, hint="For example: --ttl 1h")
+    if (refusal := bad_labels(wish.labels)) is not None:
+        return refusal
     if wish.size is not None and wish.size not in NAMED:
         hint = f"Known sizes: {', '.join(NAMED)}"
         return Refusal(why=Why.INVALID, reason=f"there is no size named {wish.size}", hint=hint)

@@ -6,7 +6,7 @@ Names follow the rule of host names (RFC 1123 label), since guests and the netwo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from innkeeper.model.cluster import Cluster
@@ -19,6 +19,9 @@ from innkeeper.model.template import Template
 
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _ID_WORD = re.compile(r"(i|t|vol|net|nic|h|p|op)-[0-9a-f]{12}")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE_MOST = 255
+_LABELS_MOST = 64
 _PREFIX_MIN = 3  # characters; shorter prefixes find the wrong thing too easily
 
 N = TypeVar("N", Instance, Template, Network, Host)
@@ -31,9 +34,23 @@ def bad_name(name: str, kind: Kind) -> Refusal | None:
         return None
     return Refusal(
         why=Why.INVALID,
-        reason=f"{name!r} cannot be the name of {_an(kind.value)}",
+        reason=f"{name[:70]!r} cannot be the name of {_an(kind.value)}",
         hint="A name has 1 to 63 of the characters a-z, 0-9 and -, begins with a letter and does not end with -",
     )
+
+
+def bad_labels(labels: Mapping[str, str]) -> Refusal | None:
+    """They are shown on terminals and may become filters: short, printable, with keys that need no quoting."""
+    hint = "A key has 1 to 63 letters, digits and . _ / -; a value up to 255 printable characters"
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            return Refusal(why=Why.INVALID, reason=f"{key[:70]!r} cannot be the key of a label", hint=hint)
+        if len(value) > _LABEL_VALUE_MOST or not value.isprintable():
+            return Refusal(why=Why.INVALID, reason=f"label {key} cannot have {value[:70]!r} as its value", hint=hint)
+    if len(labels) > _LABELS_MOST:
+        reason = f"{len(labels)} labels are more than {_LABELS_MOST}"
+        return Refusal(why=Why.INVALID, reason=reason, hint="Keep what you know elsewhere, and its key here")
+    return None
 
 
 def _an(word: str) -> str:

@@ -189,6 +189,8 @@ def test_names_drawn_for_who_gives_none_are_free() -> None:
         ({"ttl_s": 0.0}, Why.INVALID, "0 s", "--ttl 1h"),
         ({"ttl_s": -1.0}, Why.INVALID, "-1 s", "--ttl 1h"),
         ({"ttl_s": float("nan")}, Why.INVALID, "nan s", "--ttl 1h"),
+        ({"ttl_s": 1e300}, Why.INVALID, "for ever", "--ttl 1h"),
+        ({"labels": {"a b": "c"}}, Why.INVALID, "key of a label", "A key has"),
     ],
 )
 def test_refused(more: dict[str, Any], why: Why, says: str, hint: str) -> None:
