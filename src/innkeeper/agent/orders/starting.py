@@ -1,0 +1,95 @@
+"""From an order to start a machine to all that its QEMU is given on this host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper.agent.orders.disks import UID_FIRST
+from innkeeper.agent.watching.machines import Machines
+from innkeeper.drivers.linuxnet.hand import LinuxNet
+from innkeeper.drivers.qcow2.hand import Volumes
+from innkeeper.drivers.qcow2.places import Places
+from innkeeper.drivers.qcow2.templates import Templates
+from innkeeper.drivers.qemu.render import Accelerator, CardFacts
+from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, StartSpec, UefiFiles
+from innkeeper.model.actions import StartMachine
+from innkeeper.model.hardware import Firmware
+from innkeeper.model.ids import NicId, VolumeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostWays:
+    """What is the same for every machine of this host. `groups` lets QEMU open /dev/kvm where that is used."""
+
+    binary: str
+    accelerator: Accelerator
+    groups: tuple[int, ...]
+    uefi: UefiFiles
+    seeds: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disks:
+    """The pool, as far as a start needs it."""
+
+    places: Places
+    volumes: Volumes
+    templates: Templates
+
+
+class Starting:
+    def __init__(self, ways: HostWays, pool: Disks, net: LinuxNet, machines: Machines) -> None:
+        self._ways = ways
+        self._pool = pool
+        self._net = net
+        self._machines = machines
+
+    async def start(self, action: StartMachine, generation: int) -> None:
+        if await self._machines.already_up(action.instance, generation):
+            return  # it holds its taps itself
+        async with self._taps(action) as taps:
+            await self._machines.start(await self._spec(action, taps), generation)
+
+    @contextlib.asynccontextmanager
+    async def _taps(self, action: StartMachine) -> AsyncIterator[dict[NicId, CardFacts]]:
+        taps: dict[NicId, CardFacts] = {}
+        try:
+            for card in action.hardware.cards():
+                taps[card.nic] = CardFacts(tap=await self._net.open_tap(card.network, card.nic))
+            yield taps
+        finally:
+            for tap in taps.values():
+                os.close(tap.tap)
+
+    async def _spec(self, action: StartMachine, taps: dict[NicId, CardFacts]) -> StartSpec:
+        ways, uid = self._ways, UID_FIRST + action.uid_slot
+        template = await self._pool.templates.files(action.template)
+        boot: KernelFiles | UefiFiles | None = None
+        if action.hardware.firmware is Firmware.DIRECT and template.kernel is not None:
+            boot = KernelFiles(kernel=template.kernel, initrd=template.initrd, arguments=action.kernel_args or "")
+        elif action.hardware.firmware is Firmware.UEFI:
+            boot = ways.uefi
+        return StartSpec(
+            instance=action.instance,
+            name=action.name,
+            hardware=action.hardware,
+            binary=ways.binary,
+            accelerator=ways.accelerator,
+            confinement=Confinement(uid=uid, gid=uid, groups=ways.groups),
+            disks={d.volume: await self._files(action, d.volume, template.disk) for d in action.hardware.disks()},
+            taps=taps,
+            seed=ways.seeds / f"{action.instance}.iso" if action.hardware.has_seed() else None,
+            boot=boot,
+        )
+
+    async def _files(self, action: StartMachine, volume: VolumeId, below: Path) -> DiskFiles:
+        """The disk's files, once its header was seen to be ours.
+
+        A QEMU that was taken over may have written another there.
+        """
+        (await self._pool.volumes.open_volume(volume, action.template)).close()
+        return DiskFiles(top=self._pool.places.volume(volume), below=((below, "qcow2"),))

@@ -1,0 +1,182 @@
+"""What one guest says: its agent answers or not, our program in it is connected or not, how far cloud-init is, its
+addresses.
+
+Nothing is polled until a guest has opened its end of a channel; then only what is not settled yet is asked again, with
+growing pauses. The two channels are asked apart, so that a program that never answers hides nothing of the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from innkeeper.drivers.guestlink.hand import ExecSession, GuestLink
+from innkeeper.drivers.guestlink.line import LinkDown
+from innkeeper.drivers.qemu.agent import NoAgent
+from innkeeper.drivers.qemu.machine import Machine
+from innkeeper.drivers.qemu.seen import Run, Seen
+from innkeeper.model.hardware import AGENT_CHANNEL, GUEST_CHANNEL
+from innkeeper.ports.host import NoLine
+from innkeeper.ports.streams import CloudInit, ExecRequest, GuestStatus
+
+log = logging.getLogger(__name__)
+
+_ANSWER_S = 30.0
+_CONNECT_S = 5.0
+_HELLO_S = 15.0
+_PAUSE_FIRST_S, _PAUSE_UNSETTLED_S, _PAUSE_MOST_S = 0.5, 2.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is known from the guest itself."""
+
+    agent: bool = False
+    program: bool = False
+    cloud_init: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+class Guest:
+    """Follows one machine's channels. `changed` is called whenever `said` is another."""
+
+    def __init__(self, machine: Machine, changed: Callable[[], None]) -> None:
+        self.said = Said()
+        self._machine = machine
+        self._changed = changed
+        self._link: GuestLink | None = None
+        self._linking = asyncio.Lock()
+        self._shown: tuple[object, ...] = ()
+        self._news = asyncio.Event()
+
+    def saw(self, seen: Seen) -> None:
+        """A channel's other end opened or closed, the guest was paused or resumed, or it booted anew."""
+        shown = (seen.open_channels, seen.run is Run.RUNNING, seen.resets)
+        if shown == self._shown:
+            return
+        if self._shown and seen.resets != self._shown[-1]:
+            self._say(Said())  # what an earlier boot said holds no more
+        self._shown = shown
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Asks what there is to ask, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._steadily(self._ask_agent))
+            group.create_task(self._steadily(self._ask_program))
+
+    async def close(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+
+    # --- lines
+
+    async def exec(self, request: ExecRequest) -> ExecSession:
+        if self._machine.seen.run is not Run.RUNNING:
+            raise NoLine(f"it is {self._machine.seen.phase}, so nothing in it answers; resume it first")
+        try:
+            return await (await self._linked()).open(request)
+        except LinkDown as down:
+            raise NoLine(str(down)) from down
+
+    async def status(self) -> GuestStatus:
+        try:
+            return await (await self._linked()).status()
+        except LinkDown as down:
+            raise NoLine(str(down)) from down
+
+    async def _linked(self) -> GuestLink:
+        """The link, made anew where it broke.
+
+        Raises:
+            NoLine: our program has not opened its channel, or does not answer.
+        """
+        if not self._opened(GUEST_CHANNEL):
+            raise NoLine(
+                "nothing in the guest has opened our channel: it still boots, or its template lacks innkeeper-guest"
+            )
+        async with self._linking:
+            if self._link is None or self._link.down is not None:
+                self._link = await self._new_link()
+            return self._link
+
+    async def _new_link(self) -> GuestLink:
+        path = self._machine.directory.path / "guest.sock"
+        try:
+            link = await GuestLink.connect(str(path), _CONNECT_S)
+        except LinkDown as down:
+            raise NoLine(str(down)) from down
+        try:
+            await link.hello(_HELLO_S)
+        except BaseException as failed:
+            # One that is left open would hold the channel, which serves one at a time.
+            await link.close()
+            if isinstance(failed, LinkDown):
+                raise NoLine(str(failed)) from failed
+            raise
+        return link
+
+    # --- asking
+
+    def _opened(self, channel: str) -> bool:
+        return channel in self._machine.seen.open_channels
+
+    async def _steadily(self, ask: Callable[[], Awaitable[float]]) -> None:
+        """Again when there is news, or after a pause that grows up to what `ask` says."""
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            news, before = self._news, self.said
+            most_s = await ask()
+            pause_s = _PAUSE_FIRST_S if self.said != before else min(pause_s * 2, most_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await news.wait()
+                    pause_s = _PAUSE_FIRST_S
+
+    async def _ask_agent(self) -> float:
+        if self._machine.seen.run is not Run.RUNNING:
+            return _PAUSE_MOST_S  # it can say nothing, and is what it was
+        if not self._opened(AGENT_CHANNEL):
+            self._say(replace(self.said, agent=False))
+        elif not self.said.agent:
+            try:
+                await self._machine.agent.ping(_ANSWER_S)
+            except NoAgent as silent:
+                log.info("%s: %s", self._machine.name, silent)
+                return _PAUSE_UNSETTLED_S
+            self._say(replace(self.said, agent=True))
+        return _PAUSE_MOST_S
+
+    async def _ask_program(self) -> float:
+        if self._machine.seen.run is not Run.RUNNING:
+            return _PAUSE_MOST_S
+        if not self._opened(GUEST_CHANNEL):
+            self._say(replace(self.said, program=False))
+            return _PAUSE_MOST_S
+        try:
+            status = await self.status()
+        except NoLine as silent:
+            log.debug("%s: %s", self._machine.name, silent)
+            self._say(replace(self.said, program=False))
+            return _PAUSE_UNSETTLED_S
+        found = (a.partition("/")[0] for n in status.nics if n.name != "lo" for a in n.addresses)
+        addresses = tuple(a for a in found if not a.startswith("fe80:"))
+        self._say(replace(self.said, program=True, cloud_init=_words(status), addresses=addresses))
+        return _PAUSE_UNSETTLED_S if status.cloud_init is CloudInit.RUNNING or not addresses else _PAUSE_MOST_S
+
+    def _say(self, said: Said) -> None:
+        if said != self.said:
+            self.said = said
+            self._changed()
+
+
+def _words(status: GuestStatus) -> str:
+    if status.cloud_init is CloudInit.NONE:
+        return ""
+    why = f": {status.cloud_init_error}" if status.cloud_init_error else ""
+    return f"{status.cloud_init.value}{why}"
