@@ -1,0 +1,74 @@
+"""What every route needs of a request: who asks, for which project, under which key, and expecting which version."""
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+from fastapi import Header, Query
+from starlette.requests import HTTPConnection
+
+from innkeeper.api.problems import Problem
+from innkeeper.api.versions import expected
+from innkeeper.control.site import Site
+from innkeeper.control.submit import Asking
+from innkeeper.model.host import Principal
+from innkeeper.model.ids import ProjectId
+from innkeeper.model.plans import Refusal
+from innkeeper.plan.setup import DEFAULT_PROJECT
+from innkeeper.ports.clock import Clock
+
+T = TypeVar("T")
+
+OfProject = Annotated[str, Query(description="name of the project", max_length=200)]
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        description="A request that comes again under its key is carried out once and answered twice",
+    ),
+]
+IfMatch = Annotated[
+    str | None, Header(description="ETag of what was read; when it has changed since, nothing is done (412)")
+]
+
+
+def granted(answer: T | Refusal) -> T:
+    """The answer, or its refusal as an error of the request."""
+    if isinstance(answer, Refusal):
+        raise Problem(answer)
+    return answer
+
+
+class Asked:
+    """Made once, with what requests are held against; its methods are dependencies of routes.
+
+    All are coroutines, although none waits: others would be run in threads.
+    """
+
+    def __init__(self, identify: Callable[[HTTPConnection], Principal], site: Site, clock: Clock) -> None:
+        self._identify = identify
+        self._site = site
+        self._clock = clock
+
+    async def who(self, connection: HTTPConnection) -> Principal:
+        return self._identify(connection)
+
+    async def project(self, connection: HTTPConnection, project: OfProject = DEFAULT_PROJECT) -> ProjectId:
+        return granted(self._site.project(self._identify(connection), project))
+
+    async def asking(
+        self,
+        connection: HTTPConnection,
+        project: OfProject = DEFAULT_PROJECT,
+        idempotency_key: Key = None,
+        if_match: IfMatch = None,
+    ) -> Asking:
+        """Everything a use case wants to know besides the wish."""
+        principal = self._identify(connection)
+        return Asking(
+            principal=principal.name,
+            project=granted(self._site.project(principal, project)),
+            at=self._clock.now(),
+            key=idempotency_key,
+            expects=expected(if_match),
+        )

@@ -1,0 +1,286 @@
+"""What goes over the wire, in and out. Shapes only: what a value must be is decided by planners, not here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Body(BaseModel):
+    """Unknown fields are refused, so that a misspelt wish is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class LaunchBody(Body):
+    """What is left out is the template's default. `{n}` in the name becomes 1, 2, 3 … where there are several."""
+
+    template: Annotated[str, Field(description="name, name:version, or id", examples=["debian-12"])]
+    name: str | None = None
+    size: Annotated[str | None, Field(description="a named size", examples=["small"])] = None
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    disk_gib: int | None = None
+    network: str = "default"
+    start: bool = True
+    autostart: Annotated[bool, Field(description="start it again when its host has booted")] = False
+    ephemeral: Annotated[bool, Field(description="delete it once it stops")] = False
+    ttl_s: Annotated[float | None, Field(allow_inf_nan=False, description="delete it after so long")] = None
+    user_data: Annotated[str | None, Field(description="for cloud-init")] = None
+    user_data_base64: Annotated[str | None, Field(description="the same, where it is not text, such as gzip")] = None
+    ssh_keys: list[str] = []
+    labels: dict[str, str] = {}
+    count: int = 1
+    all_or_none: Annotated[bool, Field(description="when one fails, undo all")] = False
+    dry_run: Annotated[bool, Field(description="answer with the plans, do nothing")] = False
+
+
+class PowerBody(Body):
+    force: bool = False
+    grace_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 60.0
+
+
+class RenameBody(Body):
+    name: str
+
+
+class BuildBody(Body):
+    recipe: str
+
+
+class ImportBody(Body):
+    """`path` is a file on the daemon's host; `format` is never guessed."""
+
+    name: str
+    path: str
+    format: str
+    firmware: str = "bios"
+
+
+class PublishBody(Body):
+    instance: str
+    name: str
+
+
+class SizeOut(BaseModel):
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
+class RatesOut(BaseModel):
+    """CPU in busy threads, memory in MiB, the rest in bytes per second."""
+
+    at: float
+    cpu: float
+    memory_mib: float
+    disk_read: float
+    disk_written: float
+    net_received: float
+    net_sent: float
+
+
+class NicOut(BaseModel):
+    id: str
+    network: str
+    mac: str
+    addresses: list[str]
+
+
+class VolumeOut(BaseModel):
+    id: str
+    name: str
+    size_gib: int
+
+
+class InstanceOut(BaseModel):
+    """`status` is what was last observed, `wanted` what it should be."""
+
+    id: str
+    name: str
+    project: str
+    host: str
+    template: str
+    size: SizeOut
+    wanted: str
+    status: str
+    reason: str
+    since: float | None
+    agent: bool
+    cloud_init: str
+    addresses: list[str]
+    nics: list[NicOut]
+    volumes: list[VolumeOut]
+    autostart: bool
+    ephemeral: bool
+    created_at: float
+    expires_at: float | None
+    labels: dict[str, str]
+    operation: str | None
+    generation: int
+    rates: RatesOut | None = None
+
+
+class TemplateOut(BaseModel):
+    id: str
+    name: str
+    version: int
+    project: str | None
+    origin: str
+    os: str
+    firmware: str
+    digest: str
+    virtual_size_bytes: int
+    stored_bytes: int
+    agent: bool
+    cloud_init: bool
+    created_at: float
+    default_size: SizeOut
+    used_by: int
+    generation: int
+
+
+class HostOut(BaseModel):
+    id: str
+    name: str
+    status: str
+    vcpus: int
+    vcpus_promised: int
+    memory_mib: int
+    memory_promised_mib: int
+    disk_gib: int
+    disk_promised_gib: int
+    disk_free_gib: int
+    instances: int
+    accelerator: str
+    accelerator_reason: str
+    qemu_version: str
+    machine_type: str
+    kernel: str
+    problems: list[str]
+
+
+class NetworkOut(BaseModel):
+    id: str
+    name: str
+    project: str
+    cidr: str
+    gateway: str
+    domain: str
+    nat: bool
+    mtu: int
+    instances: int
+
+
+class StepOut(BaseModel):
+    number: int
+    state: str
+    words: str
+    undo: str
+
+
+class OperationOut(BaseModel):
+    """`progress` is 0..1 and `doing` says in words what goes on, while it does."""
+
+    id: str
+    verb: str
+    title: str
+    state: str
+    principal: str
+    subjects: list[str]
+    created_at: float
+    updated_at: float
+    steps: int
+    done: int
+    progress: float
+    doing: str
+    error: str
+    hint: str
+    cancel_wanted: bool
+    parent: str | None
+    revision: int
+    children: list[str] = []
+    plan: list[StepOut] = []
+
+
+class PlanOut(BaseModel):
+    title: str
+    steps: list[StepOut]
+    notes: list[str]
+
+
+class Plans(BaseModel):
+    items: list[PlanOut]
+
+
+class MetricOut(BaseModel):
+    at: int
+    cpu_avg: float
+    cpu_max: float
+    memory_avg_mib: float
+    memory_max_mib: float
+    disk_read_avg: float
+    disk_read_max: float
+    disk_written_avg: float
+    disk_written_max: float
+    net_received_avg: float
+    net_received_max: float
+    net_sent_avg: float
+    net_sent_max: float
+
+
+class MetricsOut(BaseModel):
+    recent: list[RatesOut]
+    kept: list[MetricOut]
+
+
+class GuestOut(BaseModel):
+    """What the guest says of itself. Nobody vouches for it."""
+
+    hostname: str | None
+    kernel: str | None
+    uptime_s: float | None
+    load: list[float] | None
+    memory_total_kib: int | None
+    memory_available_kib: int | None
+    root_total_bytes: int | None
+    root_used_bytes: int | None
+    addresses: list[str]
+    cloud_init: str
+
+
+class ServerOut(BaseModel):
+    """`principal` is who the server takes the asker for."""
+
+    version: str
+    principal: str
+    project: str
+    revision: int
+    catalogue: list[str]
+    sizes: list[str]
+
+
+class Instances(BaseModel):
+    items: list[InstanceOut]
+    next: str | None = None
+
+
+class Templates(BaseModel):
+    items: list[TemplateOut]
+    next: str | None = None
+
+
+class Hosts(BaseModel):
+    items: list[HostOut]
+    next: str | None = None
+
+
+class Networks(BaseModel):
+    items: list[NetworkOut]
+    next: str | None = None
+
+
+class Operations(BaseModel):
+    items: list[OperationOut]
+    next: str | None = None

@@ -1,0 +1,7 @@
+"""`python -m innkeeper.cli` is `inn`."""
+
+from __future__ import annotations
+
+from innkeeper.cli.app import main
+
+main()

@@ -1,0 +1,76 @@
+"""The command `inn`: from the words of a call to what it does, and from what went wrong to words and an exit code.
+
+The commonest calls, the lists, are known here by their words, because reading a call takes longer than answering it:
+with options or without, everything else is read by the grammar, which is loaded by name when it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from innkeeper.cli.line import CannotGoOn, Line, say
+
+_LISTS = "innkeeper.cli.commands.lists"
+_GRAMMAR = "innkeeper.cli.grammar"
+_AT_ONCE = {
+    ("list",): "instances",
+    ("ls",): "instances",
+    ("template", "list"): "templates",
+    ("network", "list"): "networks",
+    ("host", "list"): "hosts",
+    ("operation", "list"): "operations",
+}
+_FORMATS = ("table", "json", "yaml", "csv")
+
+
+def main() -> None:
+    told(lambda: call(sys.argv[1:]))
+
+
+def call(words: list[str]) -> None:
+    plain, form = _without_format(words)
+    name = _AT_ONCE.get(tuple(plain))
+    if name is not None:
+        getattr(importlib.import_module(_LISTS), name)(Line(), form)
+    else:
+        grammar = importlib.import_module(_GRAMMAR)
+        grammar.spoken(grammar.build(), words)
+
+
+def _without_format(words: list[str]) -> tuple[list[str], str]:
+    if len(words) > 2 and words[-2] in ("-f", "--format") and words[-1] in _FORMATS:
+        return words[:-2], words[-1]
+    return words, "table"
+
+
+def told(act: Callable[[], object]) -> None:
+    """Act; what goes wrong is said in words.
+
+    Exit codes: 0 done; 1 refused or failed; 2 the call is wrong; 3 no daemon; 130 interrupted; 141 nobody reads our
+    output; of exec and shell, the command's own, and 255 for what went wrong around it.
+    """
+    try:
+        act()
+        sys.stdout.flush()
+    except CannotGoOn as failed:
+        say(failed)
+        _leave(failed.code)
+    except BrokenPipeError:
+        _leave(141)
+    except OSError as error:
+        say(CannotGoOn(f"the output cannot be written: {error.strerror or error}"))
+        _leave(1)
+    except KeyboardInterrupt:
+        _leave(130)
+
+
+def _leave(code: int) -> None:
+    """What could not be written is given up: Python would try again, and complain, as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,77 @@
+"""`inn template …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from innkeeper.cli.commands import lists
+from innkeeper.cli.follow import each, follow, post
+from innkeeper.cli.line import CannotGoOn, at
+from innkeeper.cli.output import show_one
+from innkeeper.cli.units import human_bytes, human_mib
+from innkeeper.cli.words import HERE, Format, Here, Instance, Template
+
+NewName = Annotated[str, Parameter(help="the template's name; the next version of it is made", metavar="NAME")]
+
+
+def list_(*, form: Format = "table", where: Here = HERE) -> None:
+    lists.templates(where.line, form)
+
+
+def show(name: Template, /, *, form: Format = "table", where: Here = HERE) -> None:
+    one = where.line.get(at("templates", name))
+    show_one(one, _lines(one), form)
+
+
+def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
+    size = one["default_size"]
+    brings = [word for word, has in (("agent", one["agent"]), ("cloud-init", one["cloud_init"])) if has]
+    return [
+        ("Name", f"{one['name']}:{one['version']}"),
+        ("Id", one["id"]),
+        ("System", one["os"] or "unknown"),
+        ("Boots by", one["firmware"]),
+        ("Digest", f"sha256:{one['digest']}"),
+        ("Disk", f"{human_bytes(one['virtual_size_bytes'])}, stored in {human_bytes(one['stored_bytes'])}"),
+        ("Default", f"{size['vcpus']} vCPUs, {human_mib(size['memory_mib'])} memory, {size['disk_gib']} GiB disk"),
+        ("Brings", ", ".join(brings) or "nothing of ours"),
+        ("Origin", one["origin"]),
+        ("Used by", f"{one['used_by']} instances"),
+    ]
+
+
+def build(recipe: Annotated[str, Parameter(help="what to build: debian-12 or tiny")], /, *, where: Here = HERE) -> None:
+    line = where.line
+    follow(line, post(line, at("templates", "build"), {"recipe": recipe}))
+
+
+def import_(
+    file: Annotated[Path, Parameter(help="a disk image on the daemon's machine")],
+    /,
+    *,
+    name: NewName,
+    image_format: Annotated[Literal["qcow2", "raw"], Parameter(help="what the file is; never guessed")],
+    firmware: Annotated[Literal["bios", "uefi"], Parameter(help="what boots it; otherwise bios")] = "bios",
+    where: Here = HERE,
+) -> None:
+    path = file.expanduser().absolute()
+    if not path.is_file():
+        wrong = "is no file" if path.exists() else "is not there"
+        raise CannotGoOn(f"{path} {wrong}", "Give the path of a disk image on the daemon's machine", 2)
+    line, body = where.line, {"name": name, "path": str(path), "format": image_format, "firmware": firmware}
+    follow(line, post(line, at("templates", "import"), body))
+
+
+def publish(instance: Instance, /, *, name: NewName, where: Here = HERE) -> None:
+    line = where.line
+    follow(line, post(line, at("templates", "publish"), {"instance": instance, "name": name}))
+
+
+def delete(*names: Template, where: Here = HERE) -> None:
+    if not names:
+        raise CannotGoOn("no template was named", "See: inn template list", 2)
+    line = where.line
+    each(names, lambda name: line.delete(at("templates", name)), line)

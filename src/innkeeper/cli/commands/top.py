@@ -1,0 +1,61 @@
+"""`inn top`: what every instance uses now."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from innkeeper.cli.line import Line, at
+from innkeeper.cli.output import Columns, show_many
+from innkeeper.cli.units import human_bytes
+from innkeeper.cli.words import HERE, Format, Here
+
+_EVERY_S = 5
+_HOME, _CLEAR_BELOW = "\x1b[H", "\x1b[J"
+_NOTHING = {"cpu": 0.0, "memory_mib": 0.0, "disk_read": 0.0, "disk_written": 0.0, "net_received": 0.0, "net_sent": 0.0}
+_DOWN = ("stopped", "crashed", "launching", "deleting")
+_COLUMNS: Columns = {
+    "NAME": lambda i: i["name"],
+    "STATUS": lambda i: i["status"],
+    "CPU": lambda i: f"{i['rates']['cpu'] * 100:.1f} %",
+    "MEMORY": lambda i: human_bytes(i["rates"]["memory_mib"] * 1024**2),
+    "READ/S": lambda i: human_bytes(i["rates"]["disk_read"]),
+    "WRITTEN/S": lambda i: human_bytes(i["rates"]["disk_written"]),
+    "IN/S": lambda i: human_bytes(i["rates"]["net_received"]),
+    "OUT/S": lambda i: human_bytes(i["rates"]["net_sent"]),
+}
+
+
+def top(
+    *,
+    once: Annotated[bool, Parameter(help="print once and end")] = False,
+    form: Format = "table",
+    where: Here = HERE,
+) -> None:
+    """Busiest first, anew every five seconds. Ctrl-C ends it. Where nobody watches, it prints once."""
+    watching = not once and form == "table" and sys.stdout.isatty()
+    if watching:
+        _watch(where.line)
+    else:
+        show_many(_busiest(where.line), _COLUMNS, form, "No instance is running")
+
+
+def _watch(line: Line) -> None:
+    try:
+        while True:
+            rows = _busiest(line)
+            sys.stdout.write(_HOME + _CLEAR_BELOW)
+            sys.stdout.write(time.strftime("%H:%M:%S") + f"  {len(rows)} running\n\n")
+            show_many(rows, _COLUMNS, "table", "No instance is running")
+            sys.stdout.flush()
+            time.sleep(_EVERY_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _busiest(line: Line) -> list[dict[str, Any]]:
+    running = [i for i in line.every(at("instances")) if i["status"] not in _DOWN]
+    return sorted(({**i, "rates": i["rates"] or _NOTHING} for i in running), key=lambda i: -i["rates"]["cpu"])

@@ -1,0 +1,152 @@
+"""Following operations to their end, with a progress bar where a person looks on.
+
+Ctrl-C asks the daemon to cancel and waits for the undo; a second one leaves the operations to themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from innkeeper.cli.line import CannotGoOn, Line, at, new_key, say
+
+Operation = dict[str, Any]
+_ASK_S = 0.5
+_ENDED = ("succeeded", "failed", "cancelled")
+_REASONS_SHOWN = 10
+
+
+def post(line: Line, path: str, body: object = None) -> Any:
+    """Begin something. Ctrl-C before the daemon has answered still finds, and cancels, what has begun."""
+    key = new_key()
+    try:
+        return line.post(path, body, key)
+    except KeyboardInterrupt:
+        answer = line.post(path, body, key)  # the same request: it was taken, or is now
+        if isinstance(answer, dict) and "cancel_wanted" in answer:
+            return _Following(line, [answer]).interrupted([answer])[0]
+        raise
+
+
+def follow(line: Line, operation: Operation) -> Operation:
+    """The operation once it has ended well.
+
+    Raises:
+        CannotGoOn: it failed or was cancelled; with its reason.
+    """
+    (ended,), failures = _outcomes(line, [operation])
+    fail_with(failures)
+    return ended
+
+
+def each(words: Sequence[str], ask: Callable[[str], Operation], line: Line) -> None:
+    """Ask for all, then follow all: what one refuses does not keep the others waiting.
+
+    Raises:
+        CannotGoOn: not all ended well; what went wrong with each has been said.
+    """
+    begun, problems = list[Operation](), list[CannotGoOn]()
+    for word in dict.fromkeys(words):
+        try:
+            begun.append(ask(word))
+        except CannotGoOn as problem:
+            if problem.code == 3:  # nobody is there to ask for the others
+                raise
+            problems.append(problem)
+    _, failures = _outcomes(line, begun)
+    fail_with([*problems, *failures])
+
+
+def fail_with(problems: Sequence[CannotGoOn]) -> None:
+    """Say all of them, and end; without any, nothing."""
+    for problem in problems[:-1]:
+        say(problem)
+    if problems:
+        raise problems[-1]
+
+
+def _outcomes(line: Line, operations: Sequence[Operation]) -> tuple[list[Operation], list[CannotGoOn]]:
+    """All of them once all have ended, and why those failed that did."""
+    following = _Following(line, operations)
+    try:
+        ended = following.to_the_end()
+    except CannotGoOn as lost:
+        raise _left(lost, operations) from lost
+    code = 130 if following.cancelled else 1
+    return ended, [_failure(line, o, code) for o in ended if o["state"] != "succeeded"]
+
+
+class _Following:
+    def __init__(self, line: Line, operations: Sequence[Operation]) -> None:
+        self._line = line
+        self._operations = list(operations)
+        self._bar: Any = None
+        self.cancelled = any(o["cancel_wanted"] for o in operations)
+
+    def to_the_end(self) -> list[Operation]:
+        try:
+            for number in range(len(self._operations)):
+                self._one(number)
+        finally:
+            if self._bar is not None:
+                self._bar.end()
+        return self._operations
+
+    def _one(self, number: int) -> None:
+        while self._operations[number]["state"] not in _ENDED:
+            try:
+                path = at("operations", self._operations[number]["id"], "wait")
+                self._operations[number] = self._line.get(path, timeout_s=_ASK_S)
+                if self._operations[number]["state"] not in _ENDED:
+                    self._show(self._operations[number])
+            except KeyboardInterrupt:
+                self._operations[number:] = self.interrupted(self._operations[number:])
+
+    def interrupted(self, running: Sequence[Operation]) -> list[Operation]:
+        if self.cancelled:
+            names = ", ".join(o["id"] for o in running)
+            raise CannotGoOn(f"left to itself: operation {names}", f"See: inn operation show {running[0]['id']}", 130)
+        self.cancelled = True
+        titles = ", ".join(o["title"] for o in running[:3]) + (" …" if len(running) > 3 else "")
+        sys.stderr.write(f"\ncancelling: {titles} (Ctrl-C again leaves it to itself)\n")
+        return [_cancel(self._line, operation) for operation in running]
+
+    def _show(self, operation: Operation) -> None:
+        if self._bar is None and sys.stderr.isatty():
+            self._bar = importlib.import_module("innkeeper.cli.progress").Bar()
+        if self._bar is not None:
+            self._bar.show(operation)
+
+
+def _cancel(line: Line, operation: Operation) -> Operation:
+    try:
+        cancelled: Operation = line.post(at("operations", operation["id"], "cancel"))
+        return cancelled
+    except CannotGoOn as problem:
+        if problem.code == 3:
+            raise
+        return {**operation, "cancel_wanted": True}  # it ended in this very moment; the next look tells how
+
+
+def _left(lost: CannotGoOn, operations: Sequence[Operation]) -> CannotGoOn:
+    """The daemon is gone, not the work."""
+    if lost.code != 3:
+        return lost
+    ids = " ".join(o["id"] for o in operations[:3])
+    hint = f"The work goes on when a daemon runs again: inn serve; then: inn operation wait {ids}"
+    return CannotGoOn(lost.reason, hint, 3)
+
+
+def _failure(line: Line, operation: Operation, code: int) -> CannotGoOn:
+    reasons = [f"{operation['title']}: {operation['error'] or operation['state']}"]
+    if operation["children"]:
+        failed = [c for c in children(line, operation) if c["state"] in ("failed", "cancelled")]
+        reasons += [f"  {c['title']}: {c['error'] or c['state']}" for c in failed[:_REASONS_SHOWN]]
+        reasons += [f"  and {len(failed) - _REASONS_SHOWN} more"] if len(failed) > _REASONS_SHOWN else []
+    return CannotGoOn("\n     ".join(reasons), operation["hint"], code)
+
+
+def children(line: Line, operation: Operation) -> list[Operation]:
+    return list(line.every("/v1/operations", parent=operation["id"]))

@@ -1,0 +1,267 @@
+"""Every command there is: its words, what it does, where it lives. Commands are loaded by name when they are called.
+
+The table is the one place where commands are described: help, completion and the reference are made from it, and from
+the parameters that each command declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from innkeeper.cli.line import CannotGoOn
+from innkeeper.cli.pages import HelpPage
+
+_HERE = "innkeeper.cli.commands."
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`words` may say more after an empty line. `name` has two words where it is part of a family."""
+
+    name: str
+    where: str
+    usage: str
+    words: str
+    examples: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+_INSTANCES = (
+    Command(
+        "launch",
+        f"{_HERE}launch:launch",
+        "[OPTIONS] TEMPLATE [NAME]",
+        "Make an instance from a template and start it.\n\nReturns once it runs; the guest may still be booting.",
+        (
+            "inn launch debian-12 web --cpus 2 --memory 1GiB --disk 10GiB --ssh-key ~/.ssh/id_ed25519.pub",
+            "inn launch debian-12 web --user-data cloud.yaml --wait",
+            "inn launch tiny --count 5 --ephemeral --ttl 1h",
+            "inn launch tiny 'node{n}' --count 3 --all-or-none",
+            "inn launch tiny web --dry-run",
+        ),
+    ),
+    Command("list", f"{_HERE}instances:list_", "[OPTIONS]", "List instances.", ("inn list -f json",), ("ls",)),
+    Command("show", f"{_HERE}instances:show", "[OPTIONS] NAME", "Show one instance.", ("inn show web --metrics",)),
+    Command("start", f"{_HERE}power:start", "NAME...", "Start stopped instances."),
+    Command(
+        "stop",
+        f"{_HERE}power:stop",
+        "[OPTIONS] NAME...",
+        "Shut instances down.\n\nThe guest is asked, and forced when its time is up.",
+        ("inn stop web db", "inn stop web --grace 10s", "inn stop web --force"),
+    ),
+    Command("restart", f"{_HERE}power:restart", "[OPTIONS] NAME...", "Shut instances down and start them again."),
+    Command("pause", f"{_HERE}power:pause", "NAME...", "Stop the virtual CPUs; memory stays."),
+    Command(
+        "resume",
+        f"{_HERE}power:resume",
+        "NAME...",
+        "Let paused instances go on.\n\nAlso those that were paused because the disk was full, once there is room.",
+    ),
+    Command(
+        "rename", f"{_HERE}power:rename", "NAME NEW-NAME", "Give an instance another name.", ("inn rename web www",)
+    ),
+    Command(
+        "delete",
+        f"{_HERE}power:delete",
+        "[OPTIONS] NAME...",
+        "Delete instances with their disks.",
+        ("inn delete web", "inn delete web db --force"),
+        ("rm",),
+    ),
+    Command(
+        "wait",
+        f"{_HERE}instances:wait",
+        "[OPTIONS] NAME...",
+        "Wait until an instance is so far.",
+        ("inn wait web", "inn wait web --for cloud-init", "inn wait web --for stopped --timeout 90s"),
+    ),
+)
+_INSIDE = (
+    Command(
+        "exec",
+        f"{_HERE}streams:exec_",
+        "[OPTIONS] NAME -- COMMAND [ARGUMENTS]",
+        "Run a command in an instance.\n\nIts input, output and exit code are passed on; 255 says that the command did "
+        "not run or its line broke.",
+        ("inn exec web -- uname -a", "inn exec web --user www -- ls -l", "echo hello | inn exec web -- cat"),
+    ),
+    Command("shell", f"{_HERE}streams:shell", "[OPTIONS] NAME", "Open a shell in an instance."),
+    Command(
+        "console",
+        f"{_HERE}streams:console",
+        "NAME",
+        "Look at an instance's serial console, and type on it.\n\nWhat was said lately, then live. Ctrl-] ends it.",
+    ),
+    Command(
+        "push",
+        f"{_HERE}files:push",
+        "FILE NAME:PATH",
+        "Copy a file into an instance.\n\nA path that is a folder takes the file under its own name. The file's mode "
+        "goes with it.",
+        ("inn push site.conf web:/etc/nginx/conf.d/",),
+    ),
+    Command(
+        "pull",
+        f"{_HERE}files:pull",
+        "NAME:PATH [FILE]",
+        "Copy a file out of an instance.\n\nWithout a place here it comes into this folder, under its own name.",
+        ("inn pull web:/var/log/syslog", "inn pull web:/etc/hosts /tmp/web-hosts"),
+    ),
+    Command("logs", f"{_HERE}instances:logs", "NAME", "Print what an instance said on its console, and QEMU."),
+    Command(
+        "top",
+        f"{_HERE}top:top",
+        "[OPTIONS]",
+        "Show what running instances use.\n\nBusiest first, anew every five seconds; Ctrl-C ends it. Where nobody "
+        "watches, it prints once.",
+    ),
+)
+_TEMPLATES = (
+    Command("template list", f"{_HERE}templates:list_", "[OPTIONS]", "List templates."),
+    Command("template show", f"{_HERE}templates:show", "[OPTIONS] NAME", "Show one template."),
+    Command(
+        "template build",
+        f"{_HERE}templates:build",
+        "RECIPE",
+        "Build the next version of a catalogue entry: debian-12 or tiny.\n\nCtrl-C cancels, and nothing remains.",
+        ("inn template build debian-12",),
+    ),
+    Command(
+        "template import",
+        f"{_HERE}templates:import_",
+        "FILE --name NAME --image-format FORMAT [OPTIONS]",
+        "Make a template from a disk image on the daemon's machine.",
+        ("inn template import ./noble.img --name ubuntu-24.04 --image-format qcow2 --firmware uefi",),
+    ),
+    Command(
+        "template publish",
+        f"{_HERE}templates:publish",
+        "INSTANCE --name NAME",
+        "Make a template from a stopped instance.",
+        ("inn stop web; inn template publish web --name golden",),
+    ),
+    Command("template delete", f"{_HERE}templates:delete", "NAME...", "Delete versions of templates.", (), ("rm",)),
+)
+_SITE = (
+    Command("network list", f"{_HERE}site:list_networks", "[OPTIONS]", "List networks."),
+    Command("network show", f"{_HERE}site:show_network", "[OPTIONS] NAME", "Show one network."),
+    Command("host list", f"{_HERE}site:list_hosts", "[OPTIONS]", "List hosts, and what they have promised."),
+    Command("host show", f"{_HERE}site:show_host", "[OPTIONS] [NAME]", "Show one host."),
+    Command("operation list", f"{_HERE}operations:list_", "[OPTIONS]", "List operations, newest first."),
+    Command("operation show", f"{_HERE}operations:show", "[OPTIONS] ID", "Show an operation with its steps."),
+    Command(
+        "operation cancel",
+        f"{_HERE}operations:cancel",
+        "ID",
+        "Stop an operation at its next step and undo what it did.\n\nReturns at once.",
+    ),
+    Command("operation wait", f"{_HERE}operations:wait", "[OPTIONS] ID", "Wait until an operation has ended."),
+)
+_DAEMON = (
+    # The daemon is composed in main, above the command line, so these are named and not imported.
+    Command(
+        "serve", "innkeeper.main.serve:serve", "[OPTIONS]", "Run the daemon of this machine. Instances outlive it."
+    ),
+    Command("demo", "innkeeper.main.demo:demo", "[OPTIONS]", "Run a daemon over a simulated host, for trying it out."),
+    Command(
+        "completion",
+        f"{_HERE}completion:completion",
+        "SHELL",
+        "Print what completes commands and names in bash, zsh or fish.",
+        (
+            "source <(inn completion bash)",
+            "inn completion bash > /etc/bash_completion.d/inn",
+            "inn completion zsh > /usr/local/share/zsh/site-functions/_inn",
+        ),
+    ),
+    Command("help", f"{_HERE}completion:help_", "[COMMAND]", "Explain a command."),
+)
+_FAMILIES = {
+    "template": "Blueprints of instances: list, show, build, import, publish, delete.",
+    "network": "Networks of instances: list, show.",
+    "host": "Machines that run instances: list, show.",
+    "operation": "Work under way and done: list, show, cancel, wait.",
+}
+_GROUPS = (
+    ("Instances", _INSTANCES),
+    ("In an instance", _INSIDE),
+    ("Templates", _TEMPLATES),
+    ("Everything else", _SITE),
+    ("Daemon", _DAEMON),
+)
+COMMANDS = tuple(command for _, commands in _GROUPS for command in commands)
+
+
+def build() -> App:
+    app = App(
+        name="inn",
+        help="A private cloud of VM instances.",
+        version=lambda: version("innkeeper"),
+        usage="Usage: inn COMMAND [OPTIONS]",
+        help_format="plaintext",
+        help_formatter=HelpPage(),
+        help_epilogue="Each command explains itself: inn launch --help",
+        default_parameter=Parameter(negative=(), show_default=False, show_choices=False),
+        group_commands=Group("Help", sort_key=len(_GROUPS)),
+        group_arguments=Group("Arguments", sort_key=1),
+        group_parameters=Group("Options", sort_key=2),
+    )
+    families = dict[str, App]()
+    for order, (title, commands) in enumerate(_GROUPS):
+        group = Group(title, sort_key=order)
+        for number, command in enumerate(commands):
+            family, _, own = command.name.rpartition(" ")
+            if family and family not in families:
+                families[family] = _family(family, group, number)
+                app.command(families[family])
+            _register(families.get(family, app), own, command, (None if family else group, number))
+    return app
+
+
+def _register(place: App, own: str, command: Command, order: tuple[Group | None, int]) -> None:
+    """Groups sort commands on the first page; within a family there is one."""
+    group, number = order
+    place.command(
+        command.where,
+        name=(own, *command.aliases),
+        help=command.words,
+        usage=f"Usage: inn {command.name} {command.usage}",
+        help_epilogue=_examples(command),
+        sort_key=number,
+        group=group or "Commands",
+    )
+
+
+def _family(name: str, group: Group, number: int) -> App:
+    return App(
+        name=name,
+        help=_FAMILIES[name],
+        usage=f"Usage: inn {name} COMMAND [OPTIONS]",
+        help_epilogue=f"Each command explains itself: inn {name} list --help",
+        group=group,
+        sort_key=number,
+    )
+
+
+def _examples(command: Command) -> str:
+    lines = [f"  {example}" for example in command.examples]
+    return "\n".join(["Examples:", *lines]) if lines else ""
+
+
+def spoken(app: App, words: Sequence[str]) -> None:
+    """What was said is done.
+
+    Raises:
+        CannotGoOn: the words make no sense; what does is said.
+    """
+    try:
+        app(list(words), print_error=False, exit_on_error=False)
+    except CycloptsError as wrong:
+        known = [word for word in wrong.command_chain or () if not word.startswith("-")]
+        said = " ".join(["inn", *known])
+        raise CannotGoOn(" ".join(str(wrong).split()), f"See: {said} --help", 2) from wrong

@@ -1,0 +1,78 @@
+"""Words that many commands share: which daemon, which output, which instance. Help and completion read them here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+from cyclopts.completion import CompletionContext
+
+from innkeeper.cli.line import CannotGoOn, Line
+
+_COMPLETING_S = 2.0
+
+COMMON = Group("Common options", sort_key=9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Which daemon and which project a command speaks of."""
+
+    project: Annotated[str, Parameter(help="the project; otherwise INN_PROJECT, or default", metavar="NAME")] = ""
+    socket: Annotated[
+        str, Parameter(help="the daemon's socket; otherwise INN_SOCKET, or api.sock in INN_DATA", metavar="PATH")
+    ] = ""
+
+    @property
+    def line(self) -> Line:
+        return Line(self.socket, self.project)
+
+
+Here = Annotated[Where, Parameter(name="*", group=COMMON)]
+HERE = Where()
+
+
+def _names(context: CompletionContext, path: str, word: str) -> list[str]:
+    """What could be meant, for completion: names as the daemon knows them, nothing when there is none."""
+    socket, project = context.get("socket"), context.get("project")
+    line = Line((socket and socket.raw) or "", (project and project.raw) or "", _COMPLETING_S)
+    try:
+        return [str(item[word]) for item in line.every(path)]
+    except CannotGoOn:
+        return []
+
+
+def instance_names(context: CompletionContext) -> list[str]:
+    return _names(context, "/v1/instances", "name")
+
+
+def template_names(context: CompletionContext) -> list[str]:
+    return sorted(set(_names(context, "/v1/templates", "name")))
+
+
+def operation_ids(context: CompletionContext) -> list[str]:
+    return _names(context, "/v1/operations", "id")[:20]
+
+
+Instance = Annotated[
+    str, Parameter(completer=instance_names, help="the instance: its name, or the beginning of its id")
+]
+InstanceNames = Annotated[str, Parameter(completer=instance_names, help="the instances: names, or beginnings of ids")]
+Template = Annotated[
+    str, Parameter(completer=template_names, help="the template: its name (newest version), name:version, or id")
+]
+OperationId = Annotated[str, Parameter(completer=operation_ids, help="the operation: its id, or its beginning")]
+Format = Annotated[
+    Literal["table", "json", "yaml", "csv"],
+    Parameter(name=["--format", "-f"], help="table for people; json, yaml or csv for programs", group=COMMON),
+]
+Timeout = Annotated[str, Parameter(help="give up after so long, such as 90s or 10m", metavar="TIME")]
+
+
+def named(names: Sequence[str]) -> Sequence[str]:
+    """Commands on several instances want at least one."""
+    if not names:
+        raise CannotGoOn("no instance was named", "See: inn list", 2)
+    return names

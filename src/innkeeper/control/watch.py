@@ -1,0 +1,155 @@
+"""Watching hosts: their reports go into the store, their samples to the monitor, and what they show is acted on.
+
+The only writer of observed state besides an operation's own records. A machine that ended by itself is settled at
+once, an ephemeral one deleted; on a timer, at start and after trouble each host's inventory is held against the
+picture and repaired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from innkeeper.control.monitor import Monitor
+from innkeeper.control.submit import Asking, Submitter
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.host import Principal, Role
+from innkeeper.model.ids import Draw, HostId, InstanceId, OperationId, ProjectId
+from innkeeper.model.instance import Wanted
+from innkeeper.model.observed import Ended, MachineState, Sample, State, StepProgress
+from innkeeper.model.plans import Plan, Refusal, Why
+from innkeeper.plan.delete import ending, remove
+from innkeeper.plan.repair import repair, settle
+from innkeeper.ports.clock import Clock
+from innkeeper.ports.host import HostAway, HostPort
+from innkeeper.ports.store import Pictures, StoreFailed
+from innkeeper.ports.tasks import steady
+
+log = logging.getLogger(__name__)
+
+OURSELVES = Principal(name="innkeeper", role=Role.ADMINISTRATOR)
+_BY_ITSELF = (Ended.GUEST, Ended.CRASH, Ended.HOST_BOOT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """How often we look by ourselves."""
+
+    repair_s: float = 60.0
+    tidy_s: float = 1.0
+
+
+class Watch:
+    def __init__(
+        self, hosts: Mapping[HostId, HostPort], pictures: Pictures, submitter: Submitter, monitor: Monitor, clock: Clock
+    ) -> None:
+        self._hosts = hosts
+        self._pictures = pictures
+        self._submitter = submitter
+        self._monitor = monitor
+        self._clock = clock
+        self._progress: dict[tuple[OperationId, int], StepProgress] = {}
+
+    def progress(self, operation: OperationId, step: int) -> StepProgress | None:
+        """How far a long step is, as last reported; forgotten by a restart."""
+        return self._progress.get((operation, step))
+
+    async def run(self, project: ProjectId, rhythm: Rhythm) -> None:
+        """Endlessly, for every host."""
+        async with asyncio.TaskGroup() as group:
+            for host in self._hosts.values():
+                listen, mend = partial(self._listen, host, project), partial(self._mend, host, project, rhythm.repair_s)
+                group.create_task(steady(f"listening to {host.id}", listen))
+                group.create_task(steady(f"repairing {host.id}", mend))
+            group.create_task(steady("tidying", partial(self._tidy, project, rhythm.tidy_s)))
+
+    # --- reports
+
+    async def _listen(self, host: HostPort, project: ProjectId) -> None:
+        async for report in host.reports():
+            match report:
+                case Sample():
+                    self._monitor.took(report)
+                case StepProgress():
+                    self._progress[report.operation, report.step] = report
+                case _:
+                    await self._keep(report, project)
+
+    async def _keep(self, state: State, project: ProjectId) -> None:
+        while True:
+            try:
+                await self._pictures.report([state])
+                break
+            except StoreFailed as failed:
+                log.error("a report of %s waits for the store: %s", state.host, failed)
+                await self._clock.sleep(10)
+        if isinstance(state, MachineState) and state.ended in _BY_ITSELF:
+            await self._settle(state.instance, project)
+
+    async def _settle(self, instance: InstanceId, project: ProjectId) -> None:
+        def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
+            row, seen = cluster.instances.get(instance), cluster.machines.get(instance)
+            nothing_to_do = row is None or seen is None or row.ref in cluster.claims or row.wanted is not Wanted.RUNNING
+            # After a host's boot repair decides, since it starts those with autostart.
+            if row is None or nothing_to_do or (seen is not None and seen.ended in (Ended.HOST_BOOT, Ended.NO)):
+                return _NOTHING
+            return settle(row)
+
+        await self._ask(decide, project)
+
+    # --- repair
+
+    async def _mend(self, host: HostPort, project: ProjectId, every_s: float) -> None:
+        while True:
+            await self.repair(host, project)
+            await self._clock.sleep(every_s)
+
+    async def repair(self, host: HostPort, project: ProjectId) -> None:
+        """Look once and submit what mends the difference."""
+        before = self._pictures.cluster()
+        try:
+            inventory = await host.inventory()
+        except HostAway as away:
+            log.warning("%s cannot be looked at: %s", host.id, away)
+            return
+        if self._pictures.cluster().revision == before.revision:
+            await self._pictures.report(inventory.machines)
+        for plan in repair(before, inventory, self._pictures.cluster()):
+            log.info("repair: %s", plan.title)
+            await self._ask(_the(plan), project)
+
+    # --- what ends by itself
+
+    async def _tidy(self, project: ProjectId, every_s: float) -> None:
+        while True:
+            for instance in ending(self._pictures.cluster(), self._clock.now()):
+                await self._ask(_deleting(instance.id), project)
+            await self._clock.sleep(every_s)
+
+    async def _ask(self, decide: Callable[[Cluster, Draw, float], Plan | Refusal], project: ProjectId) -> None:
+        asking = Asking(principal=OURSELVES.name, project=project, at=self._clock.now())
+        answer = await self._submitter.submit(decide, asking)
+        if isinstance(answer, Refusal) and answer is not _NOTHING:
+            log.info("not now: %s", answer)
+
+
+_NOTHING = Refusal(why=Why.CONFLICT, reason="nothing to do")
+
+
+def _the(plan: Plan) -> Callable[[Cluster, Draw, float], Plan | Refusal]:
+    """A plan that was made already: if the world has moved since, the next look makes a better one."""
+    first = [plan]
+    return lambda cluster, draw, now: first.pop() if first else _NOTHING
+
+
+def _deleting(instance: InstanceId) -> Callable[[Cluster, Draw, float], Plan | Refusal]:
+    def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
+        row = cluster.instances.get(instance)
+        if row is None or row.ref in cluster.claims or row not in ending(cluster, now):
+            return _NOTHING
+        return remove(cluster, row)
+
+    return decide

@@ -1,0 +1,114 @@
+"""Where one installation lives. Everything derives from the data directory, so that two on one machine never meet.
+
+DATA/ innkeeper.db  secret.key  api.sock  api-token  lock  host-id  kvm.json
+      pool/      disks and templates          seeds/     cloud-init's disks
+      machines/  sockets and logs             agent/     what the agent keeps
+      workshop/  the compiled guest program
+/run/innkeeper/TAG/   what network services read; of no use after a reboot
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper.model.ids import HostId
+
+# Read once, here: which installation a daemon serves when it is not told.
+DATA_FOLDER = Path(os.environ.get("INN_DATA", "/var/lib/innkeeper"))
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_SOCKET_MOST = 107  # bytes, from unix(7)
+
+
+class CannotServe(Exception):
+    """The daemon cannot run here; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    data: Path
+
+    @property
+    def tag(self) -> str:
+        """`ik` and four characters drawn from the data directory's path: marks what is ours in the kernel."""
+        number = int.from_bytes(hashlib.sha256(str(self.data.resolve()).encode()).digest()[:8], "big")
+        return "ik" + "".join(_LETTERS[number // 36**i % 36] for i in range(4))
+
+    @property
+    def volatile(self) -> Path:
+        return Path("/run/innkeeper") / self.tag
+
+    @property
+    def socket(self) -> Path:
+        return self.data / "api.sock"
+
+    def make(self) -> None:
+        """
+        Raises:
+            CannotServe: it cannot be written, or its path is too long for a socket.
+        """
+        if len(os.fsencode(self.socket.absolute())) > _SOCKET_MOST:
+            raise CannotServe(
+                f"the path of the data directory {self.data} is too long for a socket; choose a shorter one"
+            )
+        try:
+            # Others may pass through, to the socket that its own mode guards; what is secret is closed by itself.
+            self.data.mkdir(parents=True, exist_ok=True, mode=0o711)
+            self.volatile.mkdir(parents=True, exist_ok=True, mode=0o755)
+            (self.data / "agent").mkdir(exist_ok=True, mode=0o700)
+            self._claim_tag()
+        except PermissionError as error:
+            raise CannotServe(
+                f"{error.filename} cannot be made by user {os.geteuid()}: run `inn serve` as root"
+            ) from error
+        except OSError as error:
+            raise CannotServe(
+                f"the data directory {self.data} cannot be made: {error.strerror} ({error.filename})"
+            ) from error
+
+    def _claim_tag(self) -> None:
+        """Four characters are few: two installations could draw the same, and would undo each other's networks."""
+        owner = self.volatile / "data"
+        ours = str(self.data.resolve())
+        if owner.exists() and (theirs := owner.read_text().strip()) not in ("", ours) and Path(theirs).is_dir():
+            raise CannotServe(
+                f"{self.data} and {theirs} would use the same names in the kernel ({self.tag}): choose another --data"
+            )
+        draft = owner.with_name(".data.draft")
+        draft.write_text(f"{ours}\n")
+        draft.replace(owner)
+
+    def lock(self) -> int:
+        """Held as long as the descriptor is open: one daemon for one data directory.
+
+        Raises:
+            CannotServe: another daemon has it.
+        """
+        try:
+            fd = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CannotServe(f"{self.data / 'lock'} cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise CannotServe(
+                f"another daemon (pid {holder}) serves {self.data}: stop it first, or give another --data"
+            ) from None
+        # One block, kept for ever: a full disk is no reason not to serve.
+        os.pwrite(fd, f"{os.getpid()}\n".ljust(32).encode(), 0)
+        return fd
+
+    def host_id(self) -> HostId:
+        """This machine's id, drawn once."""
+        path = self.data / "host-id"
+        if not path.exists():
+            draft = path.with_suffix(".draft")
+            draft.write_text(f"h-{uuid.uuid4().hex[:12]}\n")
+            draft.replace(path)
+        return HostId(path.read_text().strip())

@@ -1,0 +1,110 @@
+"""`inn serve`: the daemon of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from innkeeper.api.identity import Identity
+from innkeeper.api.server import serving, unix_socket
+from innkeeper.cli.line import in_words
+from innkeeper.drivers.linuxnet.hand import LinuxNet, NetFailed
+from innkeeper.main.clock import SystemClock
+from innkeeper.main.house import CannotSetUp, Settings, running
+from innkeeper.main.place import DATA_FOLDER, CannotServe, Place
+from innkeeper.main.solo import local_host, net_settings
+from innkeeper.ports.store import StoreFailed
+from innkeeper.store.store import open_store
+
+log = logging.getLogger("innkeeper")
+
+
+def serve(
+    *,
+    data: Annotated[Path, Parameter(help="data directory (INN_DATA)")] = DATA_FOLDER,
+    listen: Annotated[
+        int | None,
+        Parameter(
+            help="also serve on this port of loopback, with a token",
+            metavar="PORT",
+            validator=Number(gte=1, lte=65_535),
+        ),
+    ] = None,
+    verbose: Annotated[bool, Parameter(negative="", help="log more")] = False,
+) -> None:
+    """Run the daemon for this machine, until SIGINT or SIGTERM. Instances run on without it."""
+    _log_to_stderr(verbose)
+    kinds = (CannotServe, CannotSetUp, StoreFailed, NetFailed, OSError)
+    with in_words(kinds, "The daemon did not start; nothing was changed"):
+        asyncio.run(_serve(Place(data.absolute()), listen))
+
+
+async def _serve(place: Place, port: int | None) -> None:
+    place.make()
+    held = place.lock()
+    _spare_us()
+    enough = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, enough.set)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(os.close, held)
+        store = await open_store(place.data / "innkeeper.db", place.data / "secret.key")
+        stack.push_async_callback(store.close)
+        net = LinuxNet(net_settings(place))
+        stack.push_async_callback(net.close)
+        in_use = await net.ranges_in_use()
+        host = await stack.enter_async_context(local_host(place, store.secrets.redeem, net))
+        settings = Settings(names={host.id: socket.gethostname()}, ranges_in_use=in_use)
+        token = None if port is None else _token(place)
+        house = await stack.enter_async_context(
+            running(store, {host.id: host}, SystemClock(), Identity(token), settings)
+        )
+        sockets = [unix_socket(place.socket)]
+        if port is not None:
+            sockets.append(socket.create_server(("127.0.0.1", port)))
+        await stack.enter_async_context(serving(house.app, sockets))
+        log.info("serving %s at %s", place.data, place.socket)
+        await enough.wait()
+        log.info("leaving; instances run on")
+
+
+def _token(place: Place) -> str:
+    """Made once; readable for root alone."""
+    path = place.data / "api-token"
+    if not path.exists():
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+    return path.read_text().strip()
+
+
+def _spare_us() -> None:
+    """When memory runs out, a machine ends before the daemon that can tell why."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("-900")
+    except OSError as error:
+        log.warning("this daemon is not spared when memory runs out: %s", error)
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso")],
+        processor=structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    for noisy in ("uvicorn", "alembic", "qemu.qmp", "asyncio", "pyroute2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

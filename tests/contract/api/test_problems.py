@@ -1,0 +1,241 @@
+"""What is wrong is told: what, on what, what to do next; as a 4xx, and nothing is half-made."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract.api.asking import Json, done, launch, problem
+from tests.contract.daemon import Daemon
+
+LAUNCH = "/v1/instances"
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHg6kUb8AIbcUmsuXuIdUEnxsK83HpE9EDJSHJj9dPMf"
+
+# What is wished, the status, and what the detail must say.
+WISHES: list[tuple[Json, int, str]] = [
+    ({"template": "nosuch"}, 404, "there is no template named nosuch"),
+    ({"template": "tiny:7"}, 404, "tiny:7"),
+    ({"template": ""}, 404, "template"),
+    ({"name": "x"}, 422, "template: Field required"),
+    ({"template": "tiny", "vcpus": 0}, 422, "0 vCPUs"),
+    ({"template": "tiny", "vcpus": -1}, 422, "-1 vCPUs"),
+    ({"template": "tiny", "vcpus": 200}, 507, "sim has 64 CPU threads"),
+    ({"template": "tiny", "vcpus": 1.5}, 422, "vcpus"),
+    ({"template": "tiny", "vcpus": "two"}, 422, "vcpus"),
+    ({"template": "tiny", "vcpus": 10**30}, 422, "vCPUs cannot be given"),
+    ({"template": "tiny", "memory_mib": 0}, 422, "0 MiB"),
+    ({"template": "tiny", "memory_mib": 10**9}, 507, "MiB of memory free"),
+    ({"template": "tiny", "disk_gib": 0}, 422, "0 GiB"),
+    ({"template": "debian-12", "disk_gib": 1}, 422, "smaller than the template's image"),
+    ({"template": "tiny", "disk_gib": 10**6}, 422, "cannot be made"),
+    ({"template": "tiny", "disk_gib": 60_000}, 507, "GiB of disk free"),
+    ({"template": "tiny", "size": "huge"}, 422, "no size named huge"),
+    ({"template": "tiny", "network": "nowhere"}, 404, "no network named nowhere"),
+    ({"template": "tiny", "name": ""}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "Web"}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "-web"}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "w" * 64}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "wéb"}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "a/b"}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "i-0123456789ab"}, 422, "cannot be the name"),
+    ({"template": "tiny", "name": "web\n"}, 422, "cannot be the name"),
+    ({"template": "tiny", "ttl_s": 0}, 422, "time to live"),
+    ({"template": "tiny", "ttl_s": -5}, 422, "time to live"),
+    ({"template": "tiny", "ttl_s": 1e300}, 422, "time to live"),
+    ({"template": "tiny", "count": 0}, 422, "0 instances"),
+    ({"template": "tiny", "count": 1001}, 422, "1001 instances"),
+    ({"template": "tiny", "user_data": ""}, 422, "user-data is empty"),
+    ({"template": "tiny", "user_data": "#cloud-config\na: [b"}, 422, "not valid YAML"),
+    ({"template": "tiny", "user_data": "hello"}, 422, "begins with nothing that cloud-init knows"),
+    ({"template": "tiny", "user_data": "#!/bin/sh\n" + "x" * (1 << 20)}, 422, "more than"),
+    ({"template": "tiny", "user_data_base64": "%%%"}, 422, "base64"),
+    ({"template": "tiny", "user_data": "#!/bin/sh", "user_data_base64": "IyEvYmluL3No"}, 422, "both given"),
+    ({"template": "tiny", "ssh_keys": [PRIVATE]}, 422, "PRIVATE"),
+    ({"template": "tiny", "ssh_keys": ["ssh-ed25519 AAAA"]}, 422, "damaged"),
+    ({"template": "tiny", "ssh_keys": [KEY[:-4]]}, 422, "damaged"),
+    ({"template": "tiny", "labels": {"": "x"}}, 422, "label"),
+    ({"template": "tiny", "labels": {"a": "x\x1b[2J"}}, 422, "label"),
+    ({"template": "tiny", "labels": {"k" * 200: "x"}}, 422, "label"),
+    ({"template": "tiny", "nmae": "web"}, 422, "nmae"),
+]
+
+
+@pytest.mark.parametrize("wish, status, words", WISHES, ids=lambda v: str(v)[:50])
+def test_a_launch_that_cannot_be(api: httpx.Client, daemon: Daemon, wish: Json, status: int, words: str) -> None:
+    before = daemon.store.pictures.cluster().revision
+    body = problem(api.post(LAUNCH, json=wish), status)
+    assert words in body["detail"]
+    assert "b3BlbnNzaC1rZXktdjE" not in body["detail"]
+    assert body["hint"]
+    assert daemon.store.pictures.cluster().revision == before
+
+
+def test_a_name_that_is_taken(api: httpx.Client) -> None:
+    one = launch(api, "taken")
+    body = problem(api.post(LAUNCH, json={"template": "tiny", "name": "taken"}), 409)
+    assert one["id"] in body["detail"]
+    launch(api, "free")
+    body = problem(api.patch("/v1/instances/free", json={"name": "taken"}), 409)
+    assert one["id"] in body["detail"]
+
+
+def test_what_an_instance_is_not_in_the_state_for(api: httpx.Client) -> None:
+    launch(api, "state")
+    assert "running already" in problem(api.post("/v1/instances/state/start"), 409)["detail"]
+    assert "not paused" in problem(api.post("/v1/instances/state/resume"), 409)["detail"]
+    assert "is running" in problem(api.delete("/v1/instances/state"), 409)["detail"]
+    publish = {"instance": "state", "name": "golden"}
+    assert "is running" in problem(api.post("/v1/templates/publish", json=publish), 409)["detail"]
+    done(api, api.post("/v1/instances/state/stop"))
+    for deed in ("stop", "restart", "pause", "resume"):
+        body = problem(api.post(f"/v1/instances/state/{deed}"), 409)
+        assert "state is not" in body["detail"]
+        assert body["hint"]
+
+
+@pytest.mark.parametrize("word", ["nosuch", "i-", "i-ffffffffffff", "%C3%A9", "a" * 3000, "..%00"])
+def test_an_instance_that_is_not_there(api: httpx.Client, word: str) -> None:
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/stop"), ("GET", "/log"), ("GET", "/metrics")):
+        problem(api.request(method, f"/v1/instances/{word}{path}"), 404)
+
+
+def test_a_beginning_of_many_ids_says_so(api: httpx.Client) -> None:
+    done(api, api.post(LAUNCH, json={"template": "tiny", "count": 40}))
+    ids = sorted(i["id"] for i in api.get("/v1/instances").json()["items"])
+    twin = next(a[:3] for a, b in itertools.pairwise(ids) if a[:3] == b[:3])
+    body = problem(api.get(f"/v1/instances/{twin}"), 409)
+    assert "is the beginning of" in body["detail"]
+
+
+TEMPLATES: list[tuple[str, Json, int, str]] = [
+    ("build", {"recipe": "windows-95"}, 404, "the catalogue has no windows-95"),
+    ("build", {}, 422, "recipe"),
+    ("import", {"name": "x", "path": "/images/nix", "format": "vmdk"}, 422, "no format"),
+    ("import", {"name": "x", "path": "images/x", "format": "raw"}, 422, "not an absolute path"),
+    ("import", {"name": "x", "path": "/x", "format": "raw", "firmware": "coreboot"}, 422, "no firmware"),
+    ("import", {"name": "X!", "path": "/x", "format": "raw"}, 422, "cannot be the name"),
+    ("publish", {"instance": "nosuch", "name": "golden"}, 404, "no instance named nosuch"),
+]
+
+
+@pytest.mark.parametrize("deed, body, status, words", TEMPLATES, ids=lambda v: str(v)[:40])
+def test_a_template_that_cannot_be(api: httpx.Client, deed: str, body: Json, status: int, words: str) -> None:
+    assert words in problem(api.post(f"/v1/templates/{deed}", json=body), status)["detail"]
+
+
+def test_a_template_that_is_used_stays(api: httpx.Client) -> None:
+    launch(api, "user-of-it")
+    assert "is used by" in problem(api.delete("/v1/templates/tiny"), 409)["detail"]
+
+
+# --- requests that are none
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "Field required"),
+        (b"{", "the body is not JSON"),
+        (b"[]", "dictionary"),
+        (b'"x"', "dictionary"),
+        (b"\xff\xfe", "the body is not JSON"),
+        (b'{"template": "tiny", "vcpus": NaN}', "vcpus"),
+    ],
+)
+def test_a_body_that_makes_no_sense(api: httpx.Client, content: bytes, words: str) -> None:
+    answer = api.post(LAUNCH, content=content, headers={"content-type": "application/json"})
+    assert words in problem(answer, answer.status_code)["detail"]
+    assert answer.status_code in (400, 422)
+
+
+def test_a_body_that_is_too_long(api: httpx.Client) -> None:
+    body = problem(api.post(LAUNCH, content=b"x" * (5 << 20)), 413)
+    assert "may have" in body["detail"]
+
+    def pieces() -> Any:
+        for _ in range(80):
+            yield b"x" * 65_536
+
+    answer = api.post(LAUNCH, content=pieces(), headers={"content-type": "application/json"})
+    assert "may have" in problem(answer, 413)["detail"]
+
+
+@pytest.mark.parametrize(
+    "method, path, status",
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/v1/instances/", 404),
+        ("GET", "/v1/instances/a/b", 404),
+        ("PUT", "/v1/instances", 405),
+        ("POST", "/v1/hosts", 405),
+    ],
+)
+def test_a_path_that_is_none(api: httpx.Client, method: str, path: str, status: int) -> None:
+    body = problem(api.request(method, path), status)
+    assert path in body["detail"]
+    assert body["type"] == "about:blank"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=-1", "limit=x", "limit=1000000", "limit=" + "9" * 30],
+)
+def test_a_page_that_is_none(api: httpx.Client, query: str) -> None:
+    for what in ("instances", "templates", "hosts", "networks", "operations"):
+        problem(api.get(f"/v1/{what}?{query}"), 422)
+
+
+@pytest.mark.parametrize("query", ["for=lunch", "timeout_s=-1", "timeout_s=nan", "timeout_s=inf", "timeout_s=1e9"])
+def test_a_wait_for_nothing(api: httpx.Client, query: str) -> None:
+    problem(api.get(f"/v1/instances/any/wait?{query}"), 422)
+
+
+def test_a_wait_that_is_over_says_how_far_it_is(api: httpx.Client) -> None:
+    launch(api, "patient")
+    body = problem(api.get("/v1/instances/patient/wait?for=stopped&timeout_s=0.05"), 503)
+    assert "no stopped after 0.05 s" in body["detail"]
+    assert "running" in body["hint"]
+
+
+def test_what_a_guest_cannot_come_to_is_refused_at_once(api: httpx.Client) -> None:
+    done(api, api.post(LAUNCH, json={"template": "tiny", "name": "never", "start": False}))
+    for until in ("agent", "running", "ip"):
+        body = problem(api.get(f"/v1/instances/never/wait?for={until}&timeout_s=20"), 409)
+        assert "is stopped" in body["detail"]
+    assert api.get("/v1/instances/never/wait?for=stopped&timeout_s=20").json()["name"] == "never"
+    launch(api, "no-cloud")
+    body = problem(api.get("/v1/instances/no-cloud/wait?for=cloud-init&timeout_s=20"), 409)
+    assert "cloud-init" in body["detail"]
+
+
+def test_what_never_ran_has_said_nothing(api: httpx.Client) -> None:
+    done(api, api.post(LAUNCH, json={"template": "tiny", "name": "silent", "start": False}))
+    assert "has never run" in problem(api.get("/v1/instances/silent/log"), 409)["detail"]
+    problem(api.get("/v1/instances/silent/guest"), 409)
+
+
+def test_an_operation_that_is_not_there(api: httpx.Client) -> None:
+    for path in ("", "/wait"):
+        problem(api.get(f"/v1/operations/op-nix{path}"), 404)
+    problem(api.post("/v1/operations/op-nix/cancel"), 404)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(api: httpx.Client, daemon: Daemon) -> None:
+    pool = daemon.state.pool
+    taken = pool.free_bytes - 100_000
+    daemon.do(lambda: pool.occupy(taken))
+    try:
+        operation = api.get(
+            f"/v1/operations/{api.post(LAUNCH, json={'template': 'tiny', 'name': 'full'}).json()['id']}/wait"
+        ).json()
+        assert operation["state"] == "failed"
+        assert "no room in the pool" in operation["error"]
+        assert operation["hint"]
+        problem(api.get("/v1/instances/full"), 404)
+    finally:
+        daemon.do(lambda: pool.occupy(-taken))
