@@ -16,7 +16,7 @@ packages_run=(
   dnsmasq-base nftables iproute2          # networks
 )
 packages_dev=(
-  libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients  # the peer that bench/ measures against
+  libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients  # the peer that bench/ measures against
   shellcheck make git
 )
 

@@ -1,0 +1,240 @@
+"""The whole daemon as a process on a data directory of its own, spoken to over its socket and by `inn`.
+
+What it leaves on the machine is found by looking, past the daemon: processes by their mark, files, namespaces, taps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from innkeeper.drivers.linuxnet.hand import LinuxNet
+from innkeeper.drivers.qemu.hand import kill_stray, strays
+from innkeeper.main.place import Place
+from innkeeper.main.solo import net_settings
+
+INN = (sys.executable, "-m", "innkeeper.cli")
+SOURCE = Path(sys.modules["innkeeper.main.place"].__file__ or "").parents[2]
+START_S, WORK_S, BOOT_S = 120.0, 180.0, 240.0  # a busy machine; on a quiet one it is a second, two, and four
+
+
+class Problem(Exception):
+    """What the daemon refuses, with its words."""
+
+    def __init__(self, status: int, said: dict[str, Any]) -> None:
+        super().__init__(f"{status}: {said.get('detail')} ({said.get('hint')})")
+        self.status = status
+        self.detail: str = said.get("detail", "")
+        self.hint: str = said.get("hint", "")
+
+
+class Failed(Exception):
+    """An operation did not succeed; the text is its error."""
+
+
+class House:
+    """One installation. Its daemon may die and be started again."""
+
+    def __init__(self, data: Path) -> None:
+        self.place = Place(data)
+        self.log = data.with_name(f"{data.name}.log")
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    # --- the process
+
+    @property
+    def daemon(self) -> subprocess.Popen[bytes]:
+        assert self._daemon is not None
+        return self._daemon
+
+    def begin(self, **env: str) -> subprocess.Popen[bytes]:
+        """The process, without waiting for its first answer."""
+        with self.log.open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [*INN, "serve", "--data", str(self.place.data)],
+                env=self.environment() | env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return self._daemon
+
+    def start(self, **env: str) -> None:
+        self.begin(**env)
+        self.until_it_answers()
+
+    def until_it_answers(self) -> None:
+        until = time.monotonic() + START_S
+        while not self._listens():
+            assert self.daemon.poll() is None, f"the daemon ended:\n{self.said()}"
+            assert time.monotonic() < until, f"the daemon does not answer:\n{self.said()}"
+            time.sleep(0.05)
+        self.get("")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as line:
+            try:
+                line.connect(str(self.place.socket))
+            except OSError:
+                return False
+            return True
+
+    def kill(self) -> None:
+        """As `kill -9` does. One that has ended, or never began, is no error."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait(START_S)
+
+    def end(self) -> None:
+        """As its service manager does."""
+        if self._daemon is not None and self._daemon.poll() is None:
+            self._daemon.terminate()
+            assert self._daemon.wait(START_S) == 0, self.said()
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("INN_")}
+        return kept | {"PYTHONPATH": str(SOURCE), "INN_DATA": str(self.place.data), "PYTHONWARNINGS": "default"}
+
+    # --- speaking to it
+
+    def inn(self, *words: str, stdin: bytes = b"", timeout_s: float = BOOT_S) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [*INN, *words], env=self.environment(), input=stdin, capture_output=True, timeout=timeout_s, check=False
+        )
+
+    def said_in(self, name: str, *command: str) -> str:
+        """What a command in the guest says; it must succeed."""
+        ran = self.inn("exec", name, "--", *command)
+        assert ran.returncode == 0, (command, ran)
+        return ran.stdout.decode().strip()
+
+    def get(self, path: str, /, **query: Any) -> Any:
+        return self._ask("GET", path, None, query)
+
+    def post(self, path: str, /, **body: Any) -> Any:
+        return self._ask("POST", path, body, {})
+
+    def delete(self, path: str, /, **query: Any) -> Any:
+        return self._ask("DELETE", path, None, query)
+
+    def _ask(self, method: str, path: str, body: Any, query: dict[str, Any]) -> Any:
+        headers = {"idempotency-key": uuid.uuid4().hex} if method == "POST" else {}
+        transport = httpx.HTTPTransport(uds=str(self.place.socket))
+        with httpx.Client(transport=transport, base_url="http://inn", timeout=BOOT_S + 30) as client:
+            answer = client.request(method, f"/v1{path}", json=body, params=query, headers=headers)
+        if answer.status_code >= 400:
+            raise Problem(answer.status_code, answer.json())
+        return json.loads(answer.content) if answer.content else None
+
+    # --- work
+
+    def ended(self, operation: dict[str, Any]) -> dict[str, Any]:
+        """The operation once it has ended, however it ended."""
+        until = time.monotonic() + WORK_S
+        while operation["state"] not in ("succeeded", "failed", "cancelled"):
+            assert time.monotonic() < until, (operation, self.said())
+            operation = dict(self.get(f"/operations/{operation['id']}/wait", timeout_s=20))
+        return operation
+
+    def do(self, operation: dict[str, Any]) -> dict[str, Any]:
+        """The operation once it has succeeded."""
+        ended: dict[str, Any] = self.ended(operation)
+        if ended["state"] != "succeeded":
+            raise Failed(f"{ended['title']}: {ended['error']}")
+        return ended
+
+    def launch(self, name: str, template: str = "tiny", **wish: Any) -> dict[str, Any]:
+        """An instance whose guest answers."""
+        self.do(self.post("/instances", template=template, name=name, **wish))
+        return dict(self.until(name, "agent"))
+
+    def until(self, name: str, what: str) -> Any:
+        return self.get(f"/instances/{name}/wait", **{"for": what, "timeout_s": BOOT_S})
+
+    def power(self, name: str, verb: str, **body: Any) -> dict[str, Any]:
+        return self.do(self.post(f"/instances/{name}/{verb}", **body))
+
+    def remove(self, *names: str) -> None:
+        for operation in [self.delete(f"/instances/{name}", force="true") for name in names]:
+            self.do(operation)
+
+    def show(self, name: str) -> dict[str, Any]:
+        shown: dict[str, Any] = self.get(f"/instances/{name}")
+        return shown
+
+    def instances(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.get("/instances")["items"]
+        return items
+
+    def seen(self, name: str, status: str) -> dict[str, Any]:
+        """The instance once it shows this status."""
+        until = time.monotonic() + WORK_S
+        while (shown := self.show(name))["status"] != status:
+            assert time.monotonic() < until, (shown, self.said())
+            time.sleep(0.1)
+        return shown
+
+    def pid(self, name: str) -> int:
+        """Of the instance's QEMU, found by its mark."""
+        (stray,) = strays(self.place.data / "machines" / self.show(name)["id"], ())
+        return stray.pid
+
+
+def end_processes(house: House) -> None:
+    house.kill()
+    for stray in strays(house.place.data / "machines", ()):
+        kill_stray(stray)
+
+
+def clear_away(house: House) -> None:
+    """Everything of an installation, also after a test that failed halfway."""
+    end_processes(house)
+    without_networks(house.place)
+    shutil.rmtree(house.place.data, ignore_errors=True)
+    house.log.unlink(missing_ok=True)
+
+
+def without_networks(place: Place) -> None:
+    """Nothing of its networks, and nothing in /run."""
+    asyncio.run(_remove_networks(place))
+    shutil.rmtree(place.volatile, ignore_errors=True)
+
+
+async def _remove_networks(place: Place) -> None:
+    net = LinuxNet(net_settings(place))
+    try:
+        for network in await net.present():
+            await net.remove(network)
+    finally:
+        await net.close()
+
+
+@contextlib.contextmanager
+def installation(word: str) -> Iterator[House]:
+    """With an empty data directory; its daemon is not started yet."""
+    # Not below pytest's own folder: only root may enter that, and dnsmasq and QEMU are somebody else.
+    data = Path(tempfile.mkdtemp(prefix=f"innkeeper-{word}-"))
+    data.chmod(0o711)
+    house = House(data)
+    try:
+        yield house
+        house.end()
+    finally:
+        clear_away(house)

@@ -1,0 +1,133 @@
+"""A full disk: work is refused cleanly, running guests wait, and all goes on once there is room.
+
+The data directory lies on a file system in memory whose size is changed while it is in use. Such a one has no O_DIRECT
+either, so all of this shows too that machines run without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.built import built_image
+from tests.vm.daemon.house import House, Problem, end_processes, installation
+from tests.vm.daemon.template import put_template
+from tests.vm.daemon.traces import assert_tidy, traces
+
+_ROOMY_MIB = 4096
+_WRITE = "yes | head -c 20000000 > /root/much; sync; wc -c < /root/much > /root/done"
+
+
+class Room:
+    """A file system in memory at a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def mount(self) -> None:
+        self._mount("-t", "tmpfs", "-o", f"size={_ROOMY_MIB}m,mode=0711", "tmpfs")
+
+    def leave(self, kib: int) -> None:
+        """Only so much room is left over from now on."""
+        info = os.statvfs(self._folder)
+        used = (info.f_blocks - info.f_bfree) * info.f_frsize
+        self._mount("-o", f"remount,size={used + kib * 1024}")
+
+    def make(self) -> None:
+        self._mount("-o", f"remount,size={_ROOMY_MIB}m")
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
+
+    def _mount(self, *words: str) -> None:
+        subprocess.run(["mount", *words, str(self._folder)], check=True)
+
+
+@pytest.fixture(scope="module", params=["pool", "all"])
+def narrow(request: pytest.FixtureRequest) -> Iterator[tuple[House, Room]]:
+    """The pool alone on such a file system, or the whole data directory."""
+    with installation("narrow") as house:
+        folder = house.place.data if request.param == "all" else house.place.data / "pool"
+        folder.mkdir(exist_ok=True)
+        room = Room(folder)
+        room.mount()
+        try:
+            asyncio.run(put_template(house.place, "tiny", built_image("tiny")))
+            house.start()
+            yield house, room
+            house.end()
+        finally:
+            end_processes(house)
+            room.unmount()
+
+
+def test_a_launch_is_refused_and_leaves_nothing(narrow: tuple[House, Room]) -> None:
+    house, room = narrow
+    room.leave(0)
+    try:
+        words = _refusal(house)
+    finally:
+        room.make()
+    assert re.search("room|space|full", words), words
+    until = time.monotonic() + 60
+    while house.instances() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert house.instances() == []
+    assert_tidy(house)
+    house.launch("somewhere")
+    house.remove("somewhere")
+    assert_tidy(house)
+
+
+def _refusal(house: House) -> str:
+    """Of a launch: at once, or by its operation."""
+    try:
+        ended = house.ended(house.post("/instances", template="tiny", name="nowhere"))
+    except Problem as problem:
+        return str(problem)
+    assert ended["state"] == "failed", ended
+    return str(ended["error"])
+
+
+def test_a_build_is_refused_and_leaves_nothing(narrow: tuple[House, Room]) -> None:
+    house, room = narrow
+    room.leave(40 * 1024)
+    try:
+        ended = house.ended(house.post("/templates/build", recipe="tiny"))
+    finally:
+        room.make()
+    assert ended["state"] == "failed"
+    assert "room" in ended["error"] or "space" in ended["error"]
+    assert [t["version"] for t in house.get("/templates")["items"]] == [1]
+    assert traces(house.place).half_made == ()
+    assert_tidy(house)
+
+
+def test_a_guest_waits_for_room_and_goes_on(narrow: tuple[House, Room]) -> None:
+    house, room = narrow
+    house.launch("writes")
+    room.leave(6 * 1024)
+    try:
+        # Not zeros, which take no room; and in a session of its own, which outlives the command.
+        house.said_in("writes", "setsid", "sh", "-c", f"({_WRITE}) >/dev/null 2>&1 &")
+        waiting = house.seen("writes", "no-space")
+        assert "no space left" in waiting["reason"]
+        # It stays so when the daemon looks anew, and resuming without room only makes it wait again.
+        house.kill()
+    finally:
+        room.make()
+    house.start()
+    assert house.show("writes")["status"] in ("no-space", "paused")
+    house.power("writes", "resume")
+    house.seen("writes", "running")
+    waited = house.said_in("writes", "sh", "-c", "until [ -s /root/done ]; do sleep 0.2; done; cat /root/done")
+    assert waited == "20000000"
+    house.remove("writes")
+    assert_tidy(house)

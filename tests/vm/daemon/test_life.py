@@ -1,0 +1,131 @@
+"""An instance's whole life on a real daemon: what its guest is, and what orders do to it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.vm.daemon.house import BOOT_S, House, Problem
+from tests.vm.daemon.traces import assert_tidy, traces
+
+
+def test_two_launched_together_are_two(house: House) -> None:
+    """Each has its own address, MAC, host name and disk, and finds the other by name."""
+    parent = house.do(house.post("/instances", template="tiny", name="pair{n}", count=2))
+    names = [house.until(f"pair{n}", "agent")["name"] for n in (1, 2)]
+    assert len(parent["children"]) == 2
+    for name in names:
+        house.until(name, "ip")
+        shown, nic = house.show(name), house.show(name)["nics"][0]
+        assert house.said_in(name, "hostname") == name
+        assert house.said_in(name, "cat", "/sys/class/net/eth0/address") == nic["mac"]
+        assert nic["addresses"][0] in house.said_in(name, "ip", "-4", "addr", "show", "eth0")
+        assert shown["status"] == "running"
+    first, second = (house.show(name) for name in names)
+    assert first["nics"][0]["mac"] != second["nics"][0]["mac"]
+    assert first["addresses"] != second["addresses"]
+    assert second["addresses"][0] in house.said_in("pair1", "nslookup", "pair2.inn.internal")
+    assert "0% packet loss" in house.said_in("pair1", "ping", "-c", "1", "-w", "20", second["addresses"][0])
+    house.said_in("pair1", "sh", "-c", "echo mine > /root/word && sync")
+    assert house.inn("exec", "pair2", "--", "cat", "/root/word").returncode == 1
+    house.remove(*names)
+    assert_tidy(house)
+
+
+def test_what_it_is_and_has_stays_through_stop_and_start(house: House) -> None:
+    before = house.launch("stays")
+    house.until("stays", "ip")
+    house.said_in("stays", "sh", "-c", "echo kept > /root/word && sync")
+    told = _identity(house, "stays")
+    house.power("stays", "stop", grace_s=60)
+    stopped = house.show("stays")
+    assert (stopped["status"], stopped["reason"], stopped["agent"]) == ("stopped", "", False)
+    assert traces(house.place).processes == ()
+    house.power("stays", "start")
+    house.until("stays", "ip")
+    after = house.show("stays")
+    assert _identity(house, "stays") == told
+    assert (after["id"], after["nics"], after["volumes"]) == (before["id"], before["nics"], before["volumes"])
+    assert house.said_in("stays", "cat", "/root/word") == "kept"
+    house.remove("stays")
+    assert_tidy(house)
+
+
+def _identity(house: House, name: str) -> list[str]:
+    """Host name, MAC, address, and the id that the hardware gives the machine."""
+    asked = (
+        ("hostname",),
+        ("cat", "/sys/class/net/eth0/address"),
+        ("cat", "/sys/class/dmi/id/product_uuid"),
+        ("sh", "-c", "ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4"),
+    )
+    return [house.said_in(name, *command) for command in asked]
+
+
+def test_commands_streams_and_exit_codes(house: House) -> None:
+    house.launch("speaks")
+    ran = house.inn("exec", "speaks", "--", "sh", "-c", "cat; echo wrong >&2; exit 7", stdin=b"said\n")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, b"said\n", b"wrong\n")
+    missing = house.inn("exec", "speaks", "--", "no-such-command")
+    assert missing.returncode not in (0, 7)
+    assert b"no-such-command" in missing.stderr
+    many = house.inn("exec", "speaks", "--", "sh", "-c", "head -c 3000000 /dev/zero")
+    assert (many.returncode, len(many.stdout)) == (0, 3_000_000)
+    assert b"login:" in house.inn("logs", "speaks").stdout
+    house.remove("speaks")
+
+
+def test_pause_and_resume(house: House) -> None:
+    house.launch("naps")
+    house.power("naps", "pause")
+    assert house.show("naps")["status"] == "paused"
+    with pytest.raises(Problem, match="paused"):
+        house.post("/instances/naps/start")
+    assert b"paused" in house.inn("exec", "naps", "--", "true").stderr
+    house.power("naps", "resume")
+    assert house.show("naps")["status"] == "running"
+    assert house.said_in("naps", "echo", "awake") == "awake"
+    house.remove("naps")
+
+
+def test_a_reboot_of_the_guest_is_no_end(house: House) -> None:
+    """What an earlier boot said is not believed of the next one."""
+    house.launch("again")
+    pid = house.pid("again")
+    boot = house.said_in("again", "cat", "/proc/sys/kernel/random/boot_id")
+    house.inn("exec", "again", "--", "reboot")
+    house.seen("again", "starting")
+    assert house.show("again")["agent"] is False
+    shown = house.until("again", "agent")
+    assert shown["status"] == "running"
+    assert house.pid("again") == pid
+    assert house.said_in("again", "cat", "/proc/sys/kernel/random/boot_id") != boot
+    house.remove("again")
+
+
+def test_who_has_a_time_to_live_is_deleted(house: House) -> None:
+    house.do(house.post("/instances", template="tiny", name="mayfly", ttl_s=2))
+    assert house.until("mayfly", "deleted") is None
+    assert_tidy(house)
+
+
+def test_counters_are_taken_and_shown(house: House) -> None:
+    house.launch("busy")
+    house.said_in("busy", "sh", "-c", "head -c 4000000 /dev/urandom > /root/data && sync")
+    until = asyncio.run(_metrics(house, "busy"))
+    assert until[-1]["memory_mib"] > 10
+    assert max(rates["cpu"] for rates in until) > 0
+    shown = house.inn("show", "busy", "--metrics")
+    assert shown.returncode == 0, shown
+    assert b"cpu" in shown.stdout.lower()
+    house.remove("busy")
+
+
+async def _metrics(house: House, name: str) -> list[dict[str, float]]:
+    """Rates need two samples, ten seconds apart."""
+    async with asyncio.timeout(BOOT_S):
+        while len(recent := house.get(f"/instances/{name}/metrics")["recent"]) < 2:
+            await asyncio.sleep(1)
+    found: list[dict[str, float]] = recent
+    return found
