@@ -149,6 +149,43 @@ async def test_a_fault_of_ours_is_told_as_one_and_stops_nobody_else(tmp_path: Pa
         assert again.state is OperationState.SUCCEEDED
 
 
+@pytest.mark.parametrize("wish", ["launch", "delete"])
+async def test_a_fault_in_the_engine_ends_the_one_operation_it_struck(tmp_path: Path, wish: str) -> None:
+    """Orders are made outside of what a host answers: a fault there neither stops the engine nor returns at start."""
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+        pictures = life.engine._pictures
+        life.engine._pictures = None  # type: ignore[assignment]
+        struck = launching("db") if wish == "launch" else to_web(lambda c, i: delete(c, i, force=True))
+        ended = await life.wish(struck)
+        assert isinstance(ended, Operation)
+        assert (ended.state, ended.error) == (OperationState.FAILED, "a fault in Innkeeper itself")
+        life.engine._pictures = pictures
+        await life.mend()
+        left = {i.name for i in life.cluster.instances.values()}
+        assert left == ({"web"} if wish == "launch" else set())
+
+
+async def test_a_fault_that_the_store_cannot_take_down_is_met_again_at_the_next_start(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+
+        async def full(happened: Record) -> bool:
+            raise StoreFailed("no room on the disk")
+
+        object.__setattr__(life.store.works, "record", full)
+        life.engine._pictures = None  # type: ignore[assignment]
+        operation = await _begun(life, launching("web"))
+        await asyncio.sleep(0.05)
+        found = await life.store.journal.operation(operation.id)
+        assert found is not None
+        assert not found.state.ended
+    async with lives.living() as life:
+        assert (await _ended(life, operation)).state is OperationState.SUCCEEDED
+
+
 async def test_a_store_without_room_is_waited_for(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:

@@ -6,13 +6,16 @@ that fell (QEMU began anew) makes no rate. Memory is a level, not a rate.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from innkeeper.model.observed import Sample
 from innkeeper.ports.clock import Clock
-from innkeeper.ports.store import History, MetricRow
+from innkeeper.ports.store import History, MetricRow, StoreFailed
+
+log = logging.getLogger(__name__)
 
 SPAN_S = 300
 KEEP_S = 14 * 24 * 3600
@@ -122,7 +125,10 @@ class Monitor:
     async def keep(self, at: int) -> None:
         """Write the span that ends at `at`, and forget instances that are silent since."""
         rows = [r for i, ring in self._rings.items() if (r := summary(i, at, ring)) is not None]
-        await self._history.keep(rows, at - KEEP_S)
+        try:
+            await self._history.keep(rows, at - KEEP_S)
+        except StoreFailed as failed:  # a full disk costs a span of the history, not the daemon
+            log.error("five minutes of metrics are lost: %s", failed)
         silent = [i for i, s in self._last.items() if s.at < at - SPAN_S]
         for instance in silent:
             self._last.pop(instance, None)

@@ -121,7 +121,8 @@ class Submitter:
                 plan = wish.decide(cluster, draw, now)
             except Exception as fault:
                 log.exception("planning failed")
-                wish.answer.set_exception(fault)
+                if not wish.answer.done():  # the caller may have gone away
+                    wish.answer.set_exception(fault)
                 continue
             if isinstance(plan, Refusal):
                 refused.append((wish, plan))

@@ -30,7 +30,7 @@ from innkeeper.model.plans import NoUndo
 from innkeeper.model.work import Accepted, Done, Moment, OperationState, Order, Outcome, Record, Refused, Work
 from innkeeper.ports.clock import Clock
 from innkeeper.ports.host import HostAway, HostPort
-from innkeeper.ports.store import Pictures, Works
+from innkeeper.ports.store import Pictures, StoreFailed, Works
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,25 @@ class Engine:
                 await self._carry_out(work, trail)
         except* TakenOver:
             log.info("operation %s (%s) was taken over and stops here", work.operation.id, work.operation.title)
+        except* Exception:
+            log.exception(
+                "operation %s (%s) failed in a way nobody thought of", work.operation.id, work.operation.title
+            )
+            await self._give_up(work)
+
+    async def _give_up(self, work: Work) -> None:
+        """A fault of ours ends the one operation that it struck; what it leaves on its host is repair's.
+
+        Where the plan leads to a point of no return its rows stay as accepted, else they go back.
+        """
+        onward = any(s.undo is NoUndo.NO_WAY_BACK for s in work.plan.steps)
+        fault = Refused(reason="a fault in Innkeeper itself", hint="Please report it with the daemon's log")
+        ended = self._stepped(_because(work, fault), 0, OperationState.FAILED)
+        operation = replace(ended.operation, done=max(1, ended.operation.done) if onward else 0)
+        try:
+            await self._works.record(_record(replace(ended, operation=operation), Moment.ENDED))
+        except StoreFailed as failed:
+            log.error("operation %s stays open until the next start: %s", work.operation.id, failed)
 
     async def _carry_out(self, work: Work, trail: Trail) -> None:
         if work.operation.state is OperationState.UNDOING:

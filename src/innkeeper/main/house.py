@@ -36,6 +36,7 @@ from innkeeper.plan.setup import default_project, set_up
 from innkeeper.ports.clock import Clock
 from innkeeper.ports.host import HostPort, StreamPort
 from innkeeper.ports.store import History, Journal, Pictures, Secrets, Works
+from innkeeper.ports.tasks import steady
 
 _SITE = ProjectId("")
 
@@ -103,10 +104,13 @@ async def running(
     watch = Watch(hosts, store.pictures, submitter, monitor, clock)
     engine = Engine(store.works, store.pictures, hosts, clock, settings.patience)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(submitter.run(), name="submitter"), group.create_task(engine.run(), name="engine")]
+        tasks = [
+            group.create_task(steady("submitting", submitter.run), name="submitter"),
+            group.create_task(steady("the engine", engine.run), name="engine"),
+        ]
         project = await _set_up(store.pictures, submitter, clock, settings)
         tasks.append(group.create_task(watch.run(project, settings.rhythm), name="watch"))
-        tasks.append(group.create_task(monitor.run(), name="monitor"))
+        tasks.append(group.create_task(steady("the monitor", monitor.run), name="monitor"))
         site = Site(store.pictures)
         cases = UseCases(
             instances=Instances(submitter, store.pictures),

@@ -12,11 +12,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.codec import NotReadable, decode
 from innkeeper.model.ids import HostId
+from innkeeper.model.network import NetworkWanted
 
 # Read once, here: which installation a daemon serves when it is not told.
 DATA_FOLDER = Path(os.environ.get("INN_DATA", "/var/lib/innkeeper"))
@@ -104,6 +108,33 @@ class Place:
         os.pwrite(fd, f"{os.getpid()}\n".ljust(32).encode(), 0)
         return fd
 
+    def check_database(self, cluster: Cluster, *, accepted: bool) -> None:
+        """Refuse a database that is older than what this host has obeyed: restored from a backup, or begun anew.
+
+        What such a database does not know would be taken for leftovers, and removed. The revision of each network's
+        last wanted state, which the agent keeps, tells how far the database was. `accepted`: the agent forgets what
+        it obeyed, so that orders of the older database are not refused as stale, and repair removes what has no row.
+
+        Raises:
+            CannotServe: it is older, and that was not accepted.
+        """
+        kept = self.data / "agent"
+        obeyed = max((_generation(path) for path in (kept / "networks").glob("*.json")), default=0)
+        if obeyed <= cluster.revision:
+            return
+        if accepted:
+            for folder in ("networks", "records"):
+                shutil.rmtree(kept / folder, ignore_errors=True)
+            return
+        disks = {path.stem for path in (self.data / "pool" / "volumes").glob("*.qcow2")} - set(cluster.volumes)
+        named = ", ".join(sorted(disks)[:5])
+        raise CannotServe(
+            f"the database in {self.data} is older than this host: it stands at revision {cluster.revision}, and "
+            f"orders up to {obeyed} were obeyed. It does not know {len(disks)} disks here ({named}), "
+            "which would be removed. Restore a newer database; or save those disks from pool/volumes, "
+            "then start once with --accept-database"
+        )
+
     def host_id(self) -> HostId:
         """This machine's id, drawn once."""
         path = self.data / "host-id"
@@ -112,3 +143,10 @@ class Place:
             draft.write_text(f"h-{uuid.uuid4().hex[:12]}\n")
             draft.replace(path)
         return HostId(path.read_text().strip())
+
+
+def _generation(path: Path) -> int:
+    try:
+        return decode(path.read_text(), NetworkWanted).generation
+    except (NotReadable, OSError):
+        return 0  # torn by a power failure; the others tell

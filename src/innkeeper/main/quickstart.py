@@ -18,7 +18,7 @@ from cyclopts import App, Parameter
 from innkeeper.cli.app import told
 from innkeeper.cli.channel import until_answering
 from innkeeper.cli.follow import follow
-from innkeeper.cli.grammar import spoken
+from innkeeper.cli.grammar.call import spoken
 from innkeeper.cli.line import DATA, CannotGoOn, Line
 from innkeeper.main.place import DATA_FOLDER
 

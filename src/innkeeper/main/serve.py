@@ -30,6 +30,8 @@ from innkeeper.store.store import open_store
 
 log = logging.getLogger("innkeeper")
 
+TOKEN_LEAST = 32  # characters; what we make has 43
+
 
 def serve(
     *,
@@ -42,16 +44,20 @@ def serve(
             validator=Number(gte=1, lte=65_535),
         ),
     ] = None,
+    accept_database: Annotated[
+        bool,
+        Parameter(negative="", help="serve with a database older than what this host holds; what it lacks is removed"),
+    ] = False,
     verbose: Annotated[bool, Parameter(negative="", help="log more")] = False,
 ) -> None:
     """Run the daemon for this machine, until SIGINT or SIGTERM. Instances run on without it."""
     _log_to_stderr(verbose)
     kinds = (CannotServe, CannotSetUp, StoreFailed, NetFailed, OSError)
-    with in_words(kinds, "The daemon did not start; nothing was changed"):
-        asyncio.run(_serve(Place(data.absolute()), listen))
+    with in_words(kinds, "The daemon has ended; instances run on without it"):
+        asyncio.run(_serve(Place(data.absolute()), listen, accept_database=accept_database))
 
 
-async def _serve(place: Place, port: int | None) -> None:
+async def _serve(place: Place, port: int | None, *, accept_database: bool) -> None:
     place.make()
     held = place.lock()
     _spare_us()
@@ -62,6 +68,7 @@ async def _serve(place: Place, port: int | None) -> None:
         stack.callback(os.close, held)
         store = await open_store(place.data / "innkeeper.db", place.data / "secret.key")
         stack.push_async_callback(store.close)
+        place.check_database(store.pictures.cluster(), accepted=accept_database)
         net = LinuxNet(net_settings(place))
         stack.push_async_callback(net.close)
         in_use = await net.ranges_in_use()
@@ -81,13 +88,25 @@ async def _serve(place: Place, port: int | None) -> None:
 
 
 def _token(place: Place) -> str:
-    """Made once; readable for root alone."""
+    """Made once, whole; readable for root alone.
+
+    Raises:
+        CannotServe: the file that is there is no secret: too short, or others may read it.
+    """
     path = place.data / "api-token"
     if not path.exists():
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        draft = path.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(fd, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
-    return path.read_text().strip()
+            file.flush()
+            os.fsync(fd)
+        draft.replace(path)
+    token = path.read_text().strip()
+    if len(token) < TOKEN_LEAST or path.stat().st_mode & 0o077:
+        raise CannotServe(f"{path} is no secret token: remove it, and a new one is made at the next start")
+    return token
 
 
 def _spare_us() -> None:

@@ -84,7 +84,7 @@ class SimSession:
         if request.user not in (None, "root"):
             self.fail(f"the guest has no user {request.user}")
         elif self._is_shell:
-            self._prompt()
+            self._out(_prompt(self._machine))
         else:
             self._run(request.argv)
 
@@ -151,9 +151,6 @@ class SimSession:
         self._unread += len(data)
         self._moved.set()
 
-    def _prompt(self) -> None:
-        self._out(f"root@{self._machine.action.name}:~# ".encode())
-
     def _type(self, data: bytes) -> None:
         if self._pty is not None:
             self._out(data.replace(b"\r", b"\r\n"))
@@ -172,7 +169,7 @@ class SimSession:
             text = f"sh: {argv[0]}: not found\n".encode() if said is None else said.out + said.err.encode()
             self._out(text.replace(b"\n", b"\r\n") if self._pty else text)
         if self._end is None:
-            self._prompt()
+            self._out(_prompt(self._machine))
 
     def _run(self, argv: tuple[str, ...]) -> None:
         self._file = commands.output_file(argv)
@@ -233,3 +230,7 @@ def _nic(state: SimState, machine: Machine, number: int, card: NetworkCard) -> G
         prefix = state.networks.applied[card.network].network.cidr.partition("/")[2]
         addresses = tuple(f"{address}/{prefix}" for address in port.addresses)
     return GuestNic(name=f"eth{number}", mac=card.mac, addresses=addresses)
+
+
+def _prompt(machine: Machine) -> bytes:
+    return f"root@{machine.action.name}:~# ".encode()
