@@ -7,6 +7,7 @@ with options or without, everything else is read by the grammar, which is loaded
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from innkeeper.cli.line import CannotGoOn, Line, say
 
 _LISTS = "innkeeper.cli.commands.lists"
-_GRAMMAR = "innkeeper.cli.grammar"
+_GRAMMAR = "innkeeper.cli.grammar.call"
 _AT_ONCE = {
     ("list",): "instances",
     ("ls",): "instances",
@@ -27,6 +28,7 @@ _FORMATS = ("table", "json", "yaml", "csv")
 
 
 def main() -> None:
+    _complete_streams()
     told(lambda: call(sys.argv[1:]))
 
 
@@ -38,6 +40,16 @@ def call(words: list[str]) -> None:
     else:
         grammar = importlib.import_module(_GRAMMAR)
         grammar.spoken(grammar.build(), words)
+
+
+def _complete_streams() -> None:
+    """Whoever called us may have closed some; what we open must not take their numbers."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without our … still shows the rest
 
 
 def _without_format(words: list[str]) -> tuple[list[str], str]:

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from innkeeper.cli import grammar
+from innkeeper.cli.grammar import call
 
 
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="bash, zsh or fish")], /) -> None:
     """Names of instances and templates are completed too, by asking the daemon."""
-    sys.stdout.write(grammar.build().generate_completion(shell=shell))
+    sys.stdout.write(call.build().generate_completion(shell=shell))
 
 
 def help_(*command: Annotated[str, Parameter(help="the command; without one, all of them")]) -> None:
-    grammar.spoken(grammar.build(), [*command, "--help"])
+    call.spoken(call.build(), [*command, "--help"])

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed
 
 from innkeeper.cli import terminal
 from innkeeper.cli.channel import connected, ended, run, tell, until_answering
+from innkeeper.cli.grammar.words import HERE, Here
 from innkeeper.cli.line import CannotGoOn, Line, at
-from innkeeper.cli.words import HERE, Here
 
 _CHUNK = 32 * 1024
 _PART = ".inn-part"

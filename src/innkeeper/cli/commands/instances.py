@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from innkeeper.cli.commands import lists
+from innkeeper.cli.grammar.words import HERE, Format, Here, Instance, InstanceNames, Timeout, named
 from innkeeper.cli.line import Line, at
 from innkeeper.cli.output import Columns, dump, show_many, show_one
 from innkeeper.cli.units import human_age, human_bytes, human_mib, seconds
-from innkeeper.cli.words import HERE, Format, Here, Instance, InstanceNames, Timeout, named
 
 _DAY_S = 24 * 3600
 _RECENT = 12

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from innkeeper.cli.follow import children, follow, post
+from innkeeper.cli.grammar.words import HERE, Format, Here, Template
 from innkeeper.cli.line import CannotGoOn, Line, at
 from innkeeper.cli.output import dump
 from innkeeper.cli.units import disk_gib, memory_mib, seconds
-from innkeeper.cli.words import HERE, Format, Here, Template
 
 _ONE_BY_ONE = 20  # more instances than that are fetched as a list
 _ANSWER_S = 600

@@ -9,17 +9,19 @@ from cyclopts.validators import Number
 
 from innkeeper.cli.commands import lists
 from innkeeper.cli.follow import follow
+from innkeeper.cli.grammar.words import HERE, Format, Here, OperationId
 from innkeeper.cli.line import CannotGoOn, at
 from innkeeper.cli.output import show_one
 from innkeeper.cli.units import seconds
-from innkeeper.cli.words import HERE, Format, Here, OperationId
 
 _ENDED = ("succeeded", "failed", "cancelled")
 
 
 def list_(
     *,
-    limit: Annotated[int, Parameter(help="how many; otherwise 20", metavar="N", validator=Number(gte=1, lte=10_000))] = lists.OPERATIONS_SHOWN,
+    limit: Annotated[
+        int, Parameter(help="how many; otherwise 20", metavar="N", validator=Number(gte=1, lte=10_000))
+    ] = lists.OPERATIONS_SHOWN,
     form: Format = "table",
     where: Here = HERE,
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from innkeeper.cli.follow import each, follow, post
+from innkeeper.cli.grammar.words import HERE, Here, Instance, InstanceNames, named
 from innkeeper.cli.line import Line, at
 from innkeeper.cli.units import seconds
-from innkeeper.cli.words import HERE, Here, Instance, InstanceNames, named
 
 Force = Annotated[bool, Parameter(help="at once, and over the head of any operation that holds it")]
 Grace = Annotated[str, Parameter(help="how long the guest may take before it is forced, such as 30s", metavar="TIME")]
@@ -50,4 +50,3 @@ def rename(
 
 def _all(deed: str, names: Sequence[str], line: Line, body: dict[str, Any] | None = None) -> None:
     each(named(names), lambda name: post(line, at("instances", name, deed), body), line)
-

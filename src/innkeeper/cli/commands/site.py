@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from innkeeper.cli.commands import lists
+from innkeeper.cli.grammar.words import HERE, Format, Here
 from innkeeper.cli.line import CannotGoOn, Line, at
 from innkeeper.cli.output import show_one
 from innkeeper.cli.units import human_mib
-from innkeeper.cli.words import HERE, Format, Here
 
 Network = Annotated[str, Parameter(help="the network: its name, or the beginning of its id")]
 Host = Annotated[str | None, Parameter(help="the host; not needed where there is only one")]

@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 
 from innkeeper.cli import terminal
 from innkeeper.cli.channel import connected, ended, lost, refused, run, streaming, tell, until_answering
+from innkeeper.cli.grammar.words import HERE, Here, Instance
 from innkeeper.cli.line import CannotGoOn, Line, at
-from innkeeper.cli.words import HERE, Here, Instance
 
 _DETACH = b"\x1d"  # Ctrl-], as telnet, virsh console and docker's cousins have it
 _PATIENCE = 3  # how often Ctrl-C is passed on before it ends us
@@ -63,7 +63,6 @@ def shell(name: Instance, /, *, user: User = None, where: Here = HERE) -> None:
 
 def console(name: Instance, /, *, where: Here = HERE) -> None:
     """What was said lately, then live."""
-    sys.stderr.write(f"console of {name}; Ctrl-] ends it\n")
     with terminal.raw():
         run(_console(where.line, name))
     sys.stderr.write("\n")
@@ -123,6 +122,7 @@ async def _type(socket: ClientConnection) -> None:
 
 async def _console(line: Line, name: str) -> int:
     async with connected(line, at("instances", name, "console")) as socket, asyncio.TaskGroup() as group:
+        sys.stderr.write(f"console of {name}; Ctrl-] ends it\r\n")
         typing = group.create_task(_type_until_detached(socket)) if sys.stdin.isatty() else None
         await _say(socket)
         if typing is not None:

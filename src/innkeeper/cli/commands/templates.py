@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from innkeeper.cli.commands import lists
 from innkeeper.cli.follow import each, follow, post
+from innkeeper.cli.grammar.words import HERE, Format, Here, Instance, Template
 from innkeeper.cli.line import CannotGoOn, at
 from innkeeper.cli.output import show_one
 from innkeeper.cli.units import human_bytes, human_mib
-from innkeeper.cli.words import HERE, Format, Here, Instance, Template
 
 NewName = Annotated[str, Parameter(help="the template's name; the next version of it is made", metavar="NAME")]
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from innkeeper.cli.grammar.words import HERE, Format, Here
 from innkeeper.cli.line import Line, at
 from innkeeper.cli.output import Columns, show_many
 from innkeeper.cli.units import human_bytes
-from innkeeper.cli.words import HERE, Format, Here
 
 _EVERY_S = 5
 _HOME, _CLEAR_BELOW = "\x1b[H", "\x1b[J"

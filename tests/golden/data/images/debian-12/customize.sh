@@ -2,8 +2,10 @@
 # Runs when all packages are configured; $1 is the root file system.
 set -eu
 root=$1
-cp -a '/pool/staging/t-1 and a blank/work/overlay'/. "$root/"
+cp -a --remove-destination '/pool/staging/t-1 and a blank/work/overlay'/. "$root/"
 chroot "$root" /bin/sh -eu <<'IN'
+dpkg-divert --quiet --local --rename --add /sbin/shutdown
+ln -s /usr/lib/innkeeper/shutdown /sbin/shutdown
 systemctl --quiet enable systemd-networkd systemd-resolved systemd-timesyncd qemu-guest-agent innkeeper-guest
 systemctl --quiet disable e2scrub_reap.service e2scrub_all.timer unattended-upgrades.service
 systemctl --quiet set-default multi-user.target

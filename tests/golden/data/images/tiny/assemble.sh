@@ -23,6 +23,7 @@ pick() { (cd "$packages" && cp -pL --parents "$@" "$root"); }
 pick bin/busybox
 for program in usr/sbin/qemu-ga sbin/resize2fs; do
 	pick "$program"
+	# shellcheck disable=SC2046  # one library a word
 	pick $(libraries "/$program")
 done
 chroot "$packages" /sbin/depmod "$version"
@@ -30,13 +31,13 @@ for module in virtio_pci virtio_console virtio_blk button evdev isofs loop overl
 	chroot "$packages" /sbin/modprobe --set-version "$version" --show-depends "$module"
 done | sed -n 's/^insmod \/\([^ ]*\).*/\1/p' | sort -u | while read -r module; do pick "$module"; done
 for list in order builtin builtin.modinfo; do pick "lib/modules/$version/modules.$list"; done
-cp -a "$place/overlay/." "$root/"
+cp -a --remove-destination "$place/overlay/." "$root/"
 chroot "$root" /bin/busybox --install -s
 chroot "$root" /bin/busybox depmod "$version"
 ln -sf /run/resolv.conf "$root/etc/resolv.conf"
 ln -sf /run "$root/var/run"
 ln -sf /proc/mounts "$root/etc/mtab"
-count=$(ls "$packages/usr/share/doc" | wc -l)
+count=$(find "$packages/usr/share/doc" -mindepth 1 -maxdepth 1 | wc -l)
 # Packs the initial RAM disk from the unpacked packages.
 early=$place/initrd
 library=lib/modules/$version

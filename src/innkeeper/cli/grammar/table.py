@@ -1,19 +1,12 @@
 """Every command there is: its words, what it does, where it lives. Commands are loaded by name when they are called.
 
-The table is the one place where commands are described: help, completion and the reference are made from it, and from
-the parameters that each command declares.
+The one place where commands are described: help, completion and the reference are made from it, and from the parameters
+that each command declares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-
-from cyclopts import App, CycloptsError, Group, Parameter
-
-from innkeeper.cli.line import CannotGoOn
-from innkeeper.cli.pages import HelpPage
 
 _HERE = "innkeeper.cli.commands."
 
@@ -181,87 +174,17 @@ _DAEMON = (
     ),
     Command("help", f"{_HERE}completion:help_", "[COMMAND]", "Explain a command."),
 )
-_FAMILIES = {
+FAMILIES = {
     "template": "Blueprints of instances: list, show, build, import, publish, delete.",
     "network": "Networks of instances: list, show.",
     "host": "Machines that run instances: list, show.",
     "operation": "Work under way and done: list, show, cancel, wait.",
 }
-_GROUPS = (
+GROUPS = (
     ("Instances", _INSTANCES),
     ("In an instance", _INSIDE),
     ("Templates", _TEMPLATES),
     ("Everything else", _SITE),
     ("Daemon", _DAEMON),
 )
-COMMANDS = tuple(command for _, commands in _GROUPS for command in commands)
-
-
-def build() -> App:
-    app = App(
-        name="inn",
-        help="A private cloud of VM instances.",
-        version=lambda: version("innkeeper"),
-        usage="Usage: inn COMMAND [OPTIONS]",
-        help_format="plaintext",
-        help_formatter=HelpPage(),
-        help_epilogue="Each command explains itself: inn launch --help",
-        default_parameter=Parameter(negative=(), show_default=False, show_choices=False),
-        group_commands=Group("Help", sort_key=len(_GROUPS)),
-        group_arguments=Group("Arguments", sort_key=1),
-        group_parameters=Group("Options", sort_key=2),
-    )
-    families = dict[str, App]()
-    for order, (title, commands) in enumerate(_GROUPS):
-        group = Group(title, sort_key=order)
-        for number, command in enumerate(commands):
-            family, _, own = command.name.rpartition(" ")
-            if family and family not in families:
-                families[family] = _family(family, group, number)
-                app.command(families[family])
-            _register(families.get(family, app), own, command, (None if family else group, number))
-    return app
-
-
-def _register(place: App, own: str, command: Command, order: tuple[Group | None, int]) -> None:
-    """Groups sort commands on the first page; within a family there is one."""
-    group, number = order
-    place.command(
-        command.where,
-        name=(own, *command.aliases),
-        help=command.words,
-        usage=f"Usage: inn {command.name} {command.usage}",
-        help_epilogue=_examples(command),
-        sort_key=number,
-        group=group or "Commands",
-    )
-
-
-def _family(name: str, group: Group, number: int) -> App:
-    return App(
-        name=name,
-        help=_FAMILIES[name],
-        usage=f"Usage: inn {name} COMMAND [OPTIONS]",
-        help_epilogue=f"Each command explains itself: inn {name} list --help",
-        group=group,
-        sort_key=number,
-    )
-
-
-def _examples(command: Command) -> str:
-    lines = [f"  {example}" for example in command.examples]
-    return "\n".join(["Examples:", *lines]) if lines else ""
-
-
-def spoken(app: App, words: Sequence[str]) -> None:
-    """What was said is done.
-
-    Raises:
-        CannotGoOn: the words make no sense; what does is said.
-    """
-    try:
-        app(list(words), print_error=False, exit_on_error=False)
-    except CycloptsError as wrong:
-        known = [word for word in wrong.command_chain or () if not word.startswith("-")]
-        said = " ".join(["inn", *known])
-        raise CannotGoOn(" ".join(str(wrong).split()), f"See: {said} --help", 2) from wrong
+COMMANDS = tuple(command for _, commands in GROUPS for command in commands)
