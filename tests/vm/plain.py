@@ -1,4 +1,4 @@
-"""Plain QEMU for tests of images: an argument list, the guest agent's socket and QMP's, and nothing of our own in between.
+"""Plain QEMU for tests of images: an argument list, the guest agent's socket and QMP's, nothing of our own between.
 
 So that a fault of an image is not looked for in our QEMU driver, nor the other way round.
 """
@@ -45,10 +45,8 @@ def overlay(image: Path, path: Path, size: str | None = None) -> Path:
 class Line:
     """A socket of QEMU's on which each side says JSON, a line each."""
 
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE_S)
-        self._socket.connect(str(path))
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
         self._lines = self._socket.makefile("rb")
 
     def hear(self) -> dict[str, Any]:
@@ -68,17 +66,14 @@ class Line:
 
     def close(self) -> None:
         self._lines.close()
-        self._socket.close()
 
 
 class Machine:
-    def __init__(self, process: subprocess.Popen[bytes], place: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], place: Path, agent: Line, qmp: Line) -> None:
         self._process = process
         self._place = place
-        self.agent = Line(place / "agent")
-        self.qmp = Line(place / "qmp")
-        self.qmp.hear()
-        self.qmp.ask("qmp_capabilities")
+        self.agent = agent
+        self.qmp = qmp
 
     @property
     def console(self) -> str:
@@ -94,9 +89,11 @@ class Machine:
         assert status.get("exitcode") == 0, f"{script}: {status.get('exitcode')} {said} {complained}"
         return said
 
-    def wait_for(self, script: str) -> None:
+    def wait_for(self, script: str, patience_s: int = PATIENCE_S) -> None:
         """Until a shell script in the guest succeeds."""
-        self.run(f"tries=0; until {script}; do sleep 1; tries=$((tries + 1)); [ $tries -lt {PATIENCE_S} ]; done")
+        self.run(
+            f"tries=0; until {script}; do sleep 1; tries=$((tries + 1)); [ $tries -lt {patience_s} ] || exit; done"
+        )
 
     def wait_for_console(self, words: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -117,10 +114,6 @@ class Machine:
     def wait_until_off(self) -> None:
         assert self._process.wait(PATIENCE_S) == 0
 
-    def close(self) -> None:
-        self.agent.close()
-        self.qmp.close()
-
 
 @contextmanager
 def booted(setup: Setup, place: Path) -> Iterator[Machine]:
@@ -138,30 +131,29 @@ def started(setup: Setup, place: Path) -> Iterator[Machine]:
     place.mkdir()
     process = subprocess.Popen(_argv(setup, place))
     try:
-        _wait_for_sockets(process, place)
-        machine = Machine(process, place)
-        try:
-            yield machine
-        finally:
-            machine.close()
+        with _line(process, place / "agent") as agent, _line(process, place / "qmp") as qmp:
+            qmp.hear()
+            qmp.ask("qmp_capabilities")
+            yield Machine(process, place, agent, qmp)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for_sockets(process: subprocess.Popen[bytes], place: Path) -> None:
-    # QEMU binds before it listens, and makes the monitor last.
+@contextmanager
+def _line(process: subprocess.Popen[bytes], path: Path) -> Iterator[Line]:
     deadline = time.monotonic() + 30
-    while True:
-        assert process.poll() is None, f"QEMU ended with {process.returncode}"
-        try:
-            for name in ("agent", "qmp"):
-                with socket.socket(socket.AF_UNIX) as probe:
-                    probe.connect(str(place / name))
-            return
-        except OSError:
-            assert time.monotonic() < deadline, "QEMU does not listen"
+    with socket.socket(socket.AF_UNIX) as connected:
+        while connected.connect_ex(str(path)):
+            assert process.poll() is None, f"QEMU ended with {process.returncode}"
+            assert time.monotonic() < deadline, f"QEMU does not listen on {path}"
             time.sleep(0.02)
+        connected.settimeout(PATIENCE_S)
+        line = Line(connected)
+        try:
+            yield line
+        finally:
+            line.close()
 
 
 def _argv(setup: Setup, place: Path) -> list[str]:

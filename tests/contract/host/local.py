@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -18,13 +19,9 @@ from pathlib import Path
 
 from innkeeper.agent.local import LocalHost
 from innkeeper.drivers.linuxnet.hand import LinuxNet
-from innkeeper.drivers.qcow2.places import INITRD, KERNEL
-from innkeeper.drivers.qcow2.render import DISK
-from innkeeper.drivers.qcow2.templates import Templates
 from innkeeper.drivers.qemu.hand import kill_stray, strays
 from innkeeper.main.place import Place
 from innkeeper.main.solo import local_host, net_settings
-from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import InstanceId, NetworkId, ProjectId, SecretRef, TemplateId
 from innkeeper.model.network import Network
 from innkeeper.model.observed import HostState, MachineState
@@ -32,6 +29,7 @@ from innkeeper.model.template import Image
 from innkeeper.ports.streams import ExecRequest, Exited, Failed
 from tests.contract.host.world import Stage
 from tests.vm.built import built_image
+from tests.vm.daemon.template import put_image
 
 NETWORK = Network(
     id=NetworkId("net-0123456789ab"),
@@ -120,6 +118,11 @@ class LocalWorld:
         assert event == Exited(code=0, signal=None)
 
 
+@functools.cache
+def _tiny() -> Path:
+    return built_image("tiny")
+
+
 async def _no_secrets(ref: SecretRef) -> bytes:
     raise KeyError(ref.id)
 
@@ -135,7 +138,7 @@ async def local_world(_: Path) -> AsyncIterator[LocalWorld]:
         shutil.copy(_PROOF, data / "kvm.json")
     world = LocalWorld(place)
     try:
-        image = await _put_template(place)
+        image = await put_image(data / "pool", TEMPLATE, "tiny", _tiny())
         await world.live()
         if not _PROOF.exists() and (data / "kvm.json").exists():
             shutil.copy(data / "kvm.json", _PROOF)
@@ -144,28 +147,6 @@ async def local_world(_: Path) -> AsyncIterator[LocalWorld]:
         await world.die()
     finally:
         await _remove_all(place)
-
-
-async def _put_template(place: Place) -> Image:
-    """A template in the pool, of the files that were built once for all tests."""
-    templates = Templates(place.data / "pool")
-    await templates.prepare()
-    built = built_image("tiny")
-    kernel_args = (built / "kernel_args").read_text().strip()
-    async with templates.stage(TEMPLATE) as staging:
-        for name in (DISK, KERNEL, INITRD):
-            shutil.copy(built / name, staging / name)
-        measured = await templates.measure(staging, kernel_args)
-        image = Image(
-            digest=measured.digest,
-            virtual_size_bytes=measured.virtual_size_bytes,
-            stored_bytes=measured.stored_bytes,
-            firmware=Firmware.DIRECT,
-            kernel_args=kernel_args,
-            agent=True,
-        )
-        await templates.adopt(TEMPLATE, staging, image)
-    return image
 
 
 async def _remove_all(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""The whole daemon as a process on a data directory of its own, spoken to over its socket and by `inn`.
+"""A whole installation: its daemon, what is said to it over its socket and by `inn`, and its end.
 
 What it leaves on the machine is found by looking, past the daemon: processes by their mark, files, namespaces, taps.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -26,10 +23,9 @@ from innkeeper.drivers.linuxnet.hand import LinuxNet
 from innkeeper.drivers.qemu.hand import kill_stray, strays
 from innkeeper.main.place import Place
 from innkeeper.main.solo import net_settings
+from tests.vm.daemon.process import INN, Process
 
-INN = (sys.executable, "-m", "innkeeper.cli")
-SOURCE = Path(sys.modules["innkeeper.main.place"].__file__ or "").parents[2]
-START_S, WORK_S, BOOT_S = 120.0, 180.0, 240.0  # a busy machine; on a quiet one it is a second, two, and four
+WORK_S, BOOT_S = 180.0, 240.0  # two and four, on a quiet machine
 
 
 class Problem(Exception):
@@ -46,73 +42,8 @@ class Failed(Exception):
     """An operation did not succeed; the text is its error."""
 
 
-class House:
-    """One installation. Its daemon may die and be started again."""
-
-    def __init__(self, data: Path) -> None:
-        self.place = Place(data)
-        self.log = data.with_name(f"{data.name}.log")
-        self._daemon: subprocess.Popen[bytes] | None = None
-
-    # --- the process
-
-    @property
-    def daemon(self) -> subprocess.Popen[bytes]:
-        assert self._daemon is not None
-        return self._daemon
-
-    def begin(self, **env: str) -> subprocess.Popen[bytes]:
-        """The process, without waiting for its first answer."""
-        with self.log.open("ab") as log:
-            self._daemon = subprocess.Popen(
-                [*INN, "serve", "--data", str(self.place.data)],
-                env=self.environment() | env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        return self._daemon
-
-    def start(self, **env: str) -> None:
-        self.begin(**env)
-        self.until_it_answers()
-
-    def until_it_answers(self) -> None:
-        until = time.monotonic() + START_S
-        while not self._listens():
-            assert self.daemon.poll() is None, f"the daemon ended:\n{self.said()}"
-            assert time.monotonic() < until, f"the daemon does not answer:\n{self.said()}"
-            time.sleep(0.05)
-        self.get("")
-
-    def _listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as line:
-            try:
-                line.connect(str(self.place.socket))
-            except OSError:
-                return False
-            return True
-
-    def kill(self) -> None:
-        """As `kill -9` does. One that has ended, or never began, is no error."""
-        if self._daemon is not None:
-            self._daemon.kill()
-            self._daemon.wait(START_S)
-
-    def end(self) -> None:
-        """As its service manager does."""
-        if self._daemon is not None and self._daemon.poll() is None:
-            self._daemon.terminate()
-            assert self._daemon.wait(START_S) == 0, self.said()
-
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")[-6000:]
-
-    def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("INN_")}
-        return kept | {"PYTHONPATH": str(SOURCE), "INN_DATA": str(self.place.data), "PYTHONWARNINGS": "default"}
-
-    # --- speaking to it
+class Spoken(Process):
+    """Spoken to over its socket, and by `inn`."""
 
     def inn(self, *words: str, stdin: bytes = b"", timeout_s: float = BOOT_S) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
@@ -143,7 +74,9 @@ class House:
             raise Problem(answer.status_code, answer.json())
         return json.loads(answer.content) if answer.content else None
 
-    # --- work
+
+class House(Spoken):
+    """With what tests do most, and wait for."""
 
     def ended(self, operation: dict[str, Any]) -> dict[str, Any]:
         """The operation once it has ended, however it ended."""

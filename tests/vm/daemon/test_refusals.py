@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm.daemon.house import START_S, House, installation
+from tests.vm.daemon.house import House, installation
+from tests.vm.daemon.process import START_S
 from tests.vm.daemon.template import put_template
 from tests.vm.daemon.traces import assert_tidy, traces
 

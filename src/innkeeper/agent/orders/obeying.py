@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from innkeeper.agent.faults import refusal_of
 from innkeeper.agent.kept.records import Records, order_name, undo_name
@@ -34,13 +35,14 @@ LONG_ORDER_S, OTHER_ORDER_S = 0.5, 120.0
 ANSWER_KEPT_S = 600.0
 
 CarryOut = Callable[[Order], Awaitable[Done]]
+_Task: TypeAlias = asyncio.Task[Done | Refused]
 StatesOf = Callable[[Order], Awaitable[tuple[State, ...]]]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _UnderWay:
     order: Order
-    task: asyncio.Task[Done | Refused]
+    task: _Task
     interrupted: Refused | None = None
 
     def interrupt(self, why: Refused) -> None:
@@ -68,6 +70,8 @@ class Obeying:
         self._carry_out = carry_out
         self._states = states
         self._under_way: dict[Ref, _UnderWay] = {}
+        # Tasks about each object that have not ended; all but one are letting go.
+        self._at_work: dict[Ref, set[_Task]] = {}
 
     async def give(self, order: Order) -> Outcome:
         if self._records.is_done(order):
@@ -79,16 +83,18 @@ class Obeying:
         if late is not None:
             return late
         # From here to the entry nothing is awaited: of two newer orders, the second interrupts the first.
+        at_work = self._at_work.setdefault(order.about, set())
         if current is not None:
             current.interrupt(Refused(reason=f"{order.about} was given a newer order", stale=True))
-        task = self._group.create_task(self._work(order, current), name=order_name(order))
+        task = self._group.create_task(self._work(order, tuple(at_work)), name=order_name(order))
+        at_work.add(task)
         begun = self._under_way[order.about] = _UnderWay(order=order, task=task)
         task.add_done_callback(lambda _: self._ended(begun))
         return await self._answer(begun)
 
     async def at_once(self, order: Order) -> Outcome:
         """For whole states, which carry their own generation: neither noted nor interrupted."""
-        task = self._group.create_task(self._work(order, None, noted=False), name=order_name(order))
+        task = self._group.create_task(self._work(order, (), noted=False), name=order_name(order))
         await asyncio.wait({task}, timeout=OTHER_ORDER_S)
         return _UnderWay(order=order, task=task).outcome() if task.done() else Accepted()
 
@@ -99,7 +105,7 @@ class Obeying:
 
     def busy(self) -> frozenset[Ref]:
         """What orders are under way about."""
-        return frozenset(about for about, current in self._under_way.items() if not current.task.done())
+        return frozenset(self._at_work)
 
     def _too_late(self, order: Order, current: _UnderWay | None) -> Refused | None:
         undoing = current is not None and not order.undo and order_name(current.order) == undo_name(order)
@@ -121,6 +127,10 @@ class Obeying:
 
     def _ended(self, current: _UnderWay) -> None:
         """What was done stands in the records. A refusal is kept for who asks, but not for ever."""
+        at_work = self._at_work[current.order.about]
+        at_work.discard(current.task)
+        if not at_work:
+            del self._at_work[current.order.about]
         if not current.task.cancelled() and isinstance(current.task.result(), Done):
             self._forget(current)
         else:
@@ -130,9 +140,10 @@ class Obeying:
         if self._under_way.get(current.order.about) is current:
             del self._under_way[current.order.about]
 
-    async def _work(self, order: Order, before: _UnderWay | None, *, noted: bool = True) -> Done | Refused:
-        if before is not None:
-            await until_ended(before.task)
+    async def _work(self, order: Order, before: tuple[_Task, ...], *, noted: bool = True) -> Done | Refused:
+        # All of them: one that was interrupted before it began has waited for nobody.
+        for task in before:
+            await until_ended(task)
         try:
             done = await self._carry_out(order)
             if noted:

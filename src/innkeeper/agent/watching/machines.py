@@ -28,7 +28,6 @@ from innkeeper.ports.launcher import LauncherGone, LauncherPort
 
 log = logging.getLogger(__name__)
 
-_ASKED = "it was asked to stop"
 _NEVER = End(ended=Ended.NO, reason="")
 _ADOPT_AT_ONCE = 16
 
@@ -118,7 +117,7 @@ class Machines:
         async with self._turn(instance):
             watched = await self._take_up(instance)
             if watched is not None:
-                end = await self._stop(watched, grace_s)
+                end = await watched.stop(grace_s)
                 self._roster.let_go(instance, watched, end)
         self._roster.update(instance, generation)
 
@@ -162,16 +161,6 @@ class Machines:
         except LauncherGone as gone:
             log.warning("%s: %s; trying once more", spec.name, gone)
             return await hand.adopt(path, spec.name) or await start(spec, path, self._launcher)
-
-    async def _stop(self, watched: Watched, grace_s: float) -> End:
-        watched.asked_s = grace_s
-        try:
-            return await hand.stop(watched.machine, grace_s, _ASKED)
-        except asyncio.CancelledError:
-            # What happens to it later is not what was asked for now.
-            watched.asked_s = None
-            watched.machine.directory.asked_file.unlink(missing_ok=True)
-            raise
 
 
 def _remove(path: Path) -> None:

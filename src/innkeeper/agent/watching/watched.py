@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from innkeeper.agent.watching.guests import Guest
+from innkeeper.drivers.qemu import hand
 from innkeeper.drivers.qemu.directory import CONSOLE, LineBusy
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.seen import End, Seen
@@ -24,6 +25,7 @@ from innkeeper.ports.tasks import steady
 # A guest without any program of ours never says that it runs; after this long it is believed.
 BELIEVED_S = 120.0
 _LOOK_AGAIN_S = 10.0
+_ASKED = "it was asked to stop"
 _ATTACH_S = 5.0
 
 
@@ -34,7 +36,7 @@ class Watched:
         self.machine = machine
         self.guest = Guest(machine, changed)
         # How long the guest may take to shut down, while somebody waits for that.
-        self.asked_s: float | None = None
+        self._asked_s: float | None = None
         self._changed = changed
         self._ended = ended
         self._booted_at = asyncio.get_running_loop().time() - max(0.0, time.time() - machine.record.started_at)
@@ -69,12 +71,22 @@ class Watched:
 
     def why(self, end: End) -> str:
         """The reason of an end. A guest that went when it was asked to leaves nothing to explain."""
-        if end.ended is not Ended.ASKED or self.asked_s is None:
+        if end.ended is not Ended.ASKED or self._asked_s is None:
             return end.reason
         shut_down = self.machine.seen.shut_down
-        if self.asked_s == 0 or (shut_down is not None and shut_down.by_guest):
+        if self._asked_s == 0 or (shut_down is not None and shut_down.by_guest):
             return ""
-        return f"the guest did not shut down within {self.asked_s:g} s and was ended by force"
+        return f"the guest did not shut down within {self._asked_s:g} s and was ended by force"
+
+    async def stop(self, grace_s: float) -> End:
+        """Asked and then forced, as the driver does. Interrupted, the guest may still leave, but nobody asked it to."""
+        self._asked_s = grace_s
+        try:
+            return await hand.stop(self.machine, grace_s, _ASKED)
+        except asyncio.CancelledError:
+            self._asked_s = None
+            self.machine.directory.asked_file.unlink(missing_ok=True)
+            raise
 
     async def close(self) -> None:
         """Look away. The machine may run on."""

@@ -90,6 +90,8 @@ TINY = Recipe(
     layout=Layout.PICKED,
     packages=(KERNEL_PACKAGE, "busybox-static", "e2fsck-static", "e2fsprogs", "qemu-guest-agent"),
     early_modules=_EARLY_MODULES,
+    # The name until DHCP gives one; a later `hostname=` takes precedence.
+    kernel_args=f"{_KERNEL_ARGS} hostname=tiny",
     late_modules=("button", "evdev", "isofs", "loop", "overlay", "virtio_net", "virtio_rng"),
     size_gib=1,
     room_mib=600,

@@ -60,6 +60,21 @@ StartupCPUWeight=10000
 WantedBy=sysinit.target
 """
 
+# The agent calls `shutdown -P +0`, and for anything but `now` systemd's program asks logind, which starts late. An agent
+# that is there early must be obeyed early. Diverted, so that upgrades of systemd leave it in place.
+_SHUTDOWN_PLACE = "/usr/lib/innkeeper/shutdown"
+_SHUTDOWN = """\
+#!/bin/sh
+if [ ! -S /run/dbus/system_bus_socket ]; then
+	case " $* " in
+	*" -P +0 "*) exec systemctl poweroff ;;
+	*" -r +0 "*) exec systemctl reboot ;;
+	*" -H +0 "*) exec systemctl halt ;;
+	esac
+fi
+exec /sbin/shutdown.distrib "$@"
+"""
+
 # Our guest program's unit is written beside it; being the first beside the agent is this image's affair.
 _FIRST = """\
 [Service]
@@ -225,8 +240,10 @@ _CUSTOMIZE = """\
 # Runs when all packages are configured; $1 is the root file system.
 set -eu
 root=$1
-cp -a @OVERLAY@/. "$root/"
+cp -a --remove-destination @OVERLAY@/. "$root/"
 chroot "$root" /bin/sh -eu <<'IN'
+dpkg-divert --quiet --local --rename --add /sbin/shutdown
+ln -s @SHUTDOWN@ /sbin/shutdown
 systemctl --quiet enable @ENABLED@
 systemctl --quiet disable @DISABLED@
 systemctl --quiet set-default multi-user.target
@@ -278,6 +295,7 @@ def files(guest_unit: str | None) -> tuple[GuestFile, ...]:
         *(GuestFile(path=f"/etc/systemd/system/{name}.mount.d/later.conf", text=_LATER) for name in _LATER_MOUNTS),
         GuestFile(path="/etc/systemd/system/qemu-guest-agent.service", text=_QEMU_AGENT),
         GuestFile(path="/etc/systemd/system/systemd-networkd-wait-online.service.d/innkeeper.conf", text=_WAIT_ONLINE),
+        GuestFile(path=_SHUTDOWN_PLACE, text=_SHUTDOWN, mode=0o755),
         *ours,
     )
 
@@ -289,7 +307,12 @@ def links() -> dict[str, str]:
 
 def customize_script(overlay: str, *, with_guest: bool) -> str:
     enabled = [*_ENABLED, *(["innkeeper-guest"] if with_guest else [])]
-    words = {"@OVERLAY@": shlex.quote(overlay), "@ENABLED@": " ".join(enabled), "@DISABLED@": " ".join(_DISABLED)}
+    words = {
+        "@OVERLAY@": shlex.quote(overlay),
+        "@SHUTDOWN@": _SHUTDOWN_PLACE,
+        "@ENABLED@": " ".join(enabled),
+        "@DISABLED@": " ".join(_DISABLED),
+    }
     script = _CUSTOMIZE
     for mark, text in words.items():
         script = script.replace(mark, text)

@@ -37,7 +37,6 @@ _REST = """\
 if [ ! -e /run/rest ]; then
 	: >/run/rest
 	renice 15 $$ >/dev/null
-	hostname -F /etc/hostname
 	modprobe -a virtio_net button evdev virtio_rng
 	renice 0 $$ >/dev/null
 	ifconfig lo 127.0.0.1 netmask 255.0.0.0 up
@@ -122,6 +121,7 @@ pick() { (cd "$packages" && cp -pL --parents "$@" "$root"); }
 pick bin/busybox
 for program in usr/sbin/qemu-ga sbin/resize2fs; do
 	pick "$program"
+	# shellcheck disable=SC2046  # one library a word
 	pick $(libraries "/$program")
 done
 chroot "$packages" /sbin/depmod "$version"
@@ -129,13 +129,13 @@ for module in @MODULES@; do
 	chroot "$packages" /sbin/modprobe --set-version "$version" --show-depends "$module"
 done | sed -n 's/^insmod \\/\\([^ ]*\\).*/\\1/p' | sort -u | while read -r module; do pick "$module"; done
 for list in order builtin builtin.modinfo; do pick "lib/modules/$version/modules.$list"; done
-cp -a "$place/overlay/." "$root/"
+cp -a --remove-destination "$place/overlay/." "$root/"
 chroot "$root" /bin/busybox --install -s
 chroot "$root" /bin/busybox depmod "$version"
 ln -sf /run/resolv.conf "$root/etc/resolv.conf"
 ln -sf /run "$root/var/run"
 ln -sf /proc/mounts "$root/etc/mtab"
-count=$(ls "$packages/usr/share/doc" | wc -l)
+count=$(find "$packages/usr/share/doc" -mindepth 1 -maxdepth 1 | wc -l)
 """
 
 
@@ -146,7 +146,6 @@ def files(*, with_guest: bool) -> tuple[GuestFile, ...]:
         GuestFile(path="/etc/acpi/PWRF/00000080", text=_POWER_BUTTON, mode=0o755),
         GuestFile(path="/etc/fstab", text=_FSTAB),
         GuestFile(path="/etc/group", text="root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
-        GuestFile(path="/etc/hostname", text="tiny\n"),
         GuestFile(path="/etc/hosts", text=_HOSTS),
         GuestFile(path="/etc/init.d/rest", text=_REST, mode=0o755),
         GuestFile(path="/etc/init.d/down", text=_DOWN, mode=0o755),

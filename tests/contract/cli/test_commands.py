@@ -1,0 +1,279 @@
+"""What a user does, command by command, on a simulated host."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from innkeeper.sim.metal.pool import ImageFile
+from tests.contract.cli.running import Inn
+from tests.contract.daemon import Daemon
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHg6kUb8AIbcUmsuXuIdUEnxsK83HpE9EDJSHJj9dPMf a@b"
+
+
+def shown(inn: Inn, name: str) -> dict[str, Any]:
+    return dict(json.loads(inn.well("show", name, "-f", "json")))
+
+
+# --- launch
+
+
+def test_launch_with_every_option(inn: Inn, daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "cloud.yaml").write_text("#cloud-config\npackages: [hello]\n")
+    (tmp_path / "id.pub").write_text(f"# mine\n{KEY}\n\n{KEY}2\n".replace(f"{KEY}2", KEY.replace("a@b", "c@d")))
+    words = ["--cpus", "2", "--memory", "1GiB", "--disk", "10GiB", "--autostart", "--ephemeral", "--ttl", "1h30m"]
+    words += [
+        "--user-data",
+        str(tmp_path / "cloud.yaml"),
+        "--ssh-key",
+        str(tmp_path / "id.pub"),
+        "--network",
+        "default",
+    ]
+    words += ["--label", "team=blue", "--label", "tier=", "--wait"]
+    out = inn.well("launch", "debian-12", "full", *words)
+    assert out.startswith("full is running at 10.")
+    one = shown(inn, "full")
+    assert one["size"] == {"vcpus": 2, "memory_mib": 1024, "disk_gib": 10}
+    assert one["autostart"]
+    assert one["ephemeral"]
+    assert one["expires_at"] == pytest.approx(one["created_at"] + 5400)
+    assert one["labels"] == {"team": "blue", "tier": ""}
+    seed = daemon.state.seeds[one["id"]]
+    assert seed.user_data == b"#cloud-config\npackages: [hello]\n"
+    assert [key.split()[-1] for key in seed.action.ssh_keys] == ["a@b", "c@d"]
+
+
+def test_launch_by_a_named_size_without_starting(inn: Inn) -> None:
+    assert inn.well("launch", "tiny", "resting", "--size", "nano", "--no-start").startswith("resting is stopped")
+    assert shown(inn, "resting")["size"] == {"vcpus": 1, "memory_mib": 256, "disk_gib": 4}
+
+
+def test_launch_several(inn: Inn) -> None:
+    out = inn.well("launch", "tiny", "node{n}", "--count", "3")
+    assert sorted(line.split()[0] for line in out.splitlines()) == ["node1", "node2", "node3"]
+    made = json.loads(inn.well("launch", "tiny", "--count", "2", "-f", "json", "--ephemeral", "--ttl", "1h"))
+    assert len({one["id"] for one in made}) == 2
+
+
+def test_launch_many_is_told_as_one_list(inn: Inn) -> None:
+    out = inn.well("launch", "tiny", "many", "--count", "25")
+    assert len(out.splitlines()) == 25
+
+
+def test_launch_where_one_fails(inn: Inn) -> None:
+    inn.well("launch", "tiny", "some-2")
+    ran = inn("launch", "tiny", "some", "--count", "3")
+    assert ran.code == 1
+    assert "some-2" in ran.err
+    names = inn.well("list")
+    assert "some-1" in names
+    assert "some-3" in names
+    ran = inn("launch", "tiny", "whole", "--count", "2", "--all-or-none", "--cpus", "999")
+    assert ran.code == 1
+    assert "whole-" not in inn.well("list")
+
+
+def test_a_dry_run_prints_the_plan(inn: Inn) -> None:
+    out = inn.well("launch", "tiny", "dry", "--dry-run")
+    assert out.splitlines()[:3] == [
+        "launch dry from tiny:1",
+        "  1. sim: create disk dry/root of 1 GiB from tiny:1",
+        "     undo: delete disk dry/root",
+    ]
+    assert (
+        json.loads(inn.well("launch", "tiny", "dry", "--dry-run", "-f", "json"))[0]["title"] == "launch dry from tiny:1"
+    )
+    assert inn("show", "dry").code == 1
+
+
+def test_user_data_that_is_no_text(inn: Inn, daemon: Daemon, tmp_path: Path) -> None:
+    data = gzip.compress(b"#cloud-config\n{}\n")
+    (tmp_path / "zipped").write_bytes(data)
+    inn.well("launch", "tiny", "zipped", "--user-data", str(tmp_path / "zipped"))
+    assert daemon.state.seeds[shown(inn, "zipped")["id"]].user_data == data
+
+
+# --- standing instances
+
+
+def test_power(inn: Inn) -> None:
+    inn.well("launch", "tiny", "power", "--wait")
+    for words, status in (
+        (("pause", "power"), "paused"),
+        (("resume", "power"), "running"),
+        (("stop", "power", "--grace", "10s"), "stopped"),
+        (("start", "power"), None),
+        (("restart", "power", "--force"), None),
+        (("stop", "power", "--force"), "stopped"),
+    ):
+        assert inn.well(*words) == ""
+        if status is not None:
+            assert shown(inn, "power")["status"] == status
+    inn.well("rename", "power", "strength")
+    inn.well("delete", "strength")
+    assert inn("show", "strength").code == 1
+
+
+def test_several_at_once_and_what_one_refuses_keeps_nobody_waiting(inn: Inn) -> None:
+    inn.well("launch", "tiny", "pair{n}", "--count", "2")
+    ran = inn("stop", "pair1", "nosuch", "pair2", "pair1", "--force")
+    assert ran.code == 1
+    assert ran.err == "inn: there is no instance named nosuch\n     See: inn list\n"
+    assert {shown(inn, n)["status"] for n in ("pair1", "pair2")} == {"stopped"}
+    inn.well("rm", "pair1", "pair2")
+
+
+def test_ids_and_their_beginnings_are_names_too(inn: Inn) -> None:
+    inn.well("launch", "tiny", "named", "--wait")
+    one = shown(inn, "named")
+    assert shown(inn, one["id"][:10])["name"] == "named"
+    assert inn.well("exec", one["id"][:10], "--", "hostname") == "named\n"
+    inn.well("stop", one["id"], "--force")
+    template = json.loads(inn.well("template", "show", "tiny", "-f", "json"))
+    assert json.loads(inn.well("template", "show", template["id"][:9], "-f", "json")) == template
+    operation = json.loads(inn.well("operation", "list", "-f", "json"))[0]
+    assert json.loads(inn.well("operation", "show", operation["id"][:11], "-f", "json"))["id"] == operation["id"]
+    network = json.loads(inn.well("network", "list", "-f", "json"))[0]
+    assert json.loads(inn.well("network", "show", network["id"][:8], "-f", "json"))["name"] == "default"
+    assert json.loads(inn.well("host", "show", "h-0000", "-f", "json"))["name"] == "sim"
+
+
+def test_waiting(inn: Inn) -> None:
+    inn.well("launch", "debian-12", "cloudy")
+    inn.well("wait", "cloudy")
+    inn.well("wait", "cloudy", "--for", "cloud-init", "--timeout", "60s")
+    assert shown(inn, "cloudy")["cloud_init"] == "done"
+    ran = inn("wait", "cloudy", "--for", "stopped", "--timeout", "0.1s")
+    assert ran.code == 1
+    assert "no stopped after 0.1 s" in ran.err
+
+
+def test_showing(inn: Inn, daemon: Daemon) -> None:
+    inn.well("launch", "tiny", "seen", "--wait", "--label", "a=b", "--ttl", "2d", "--autostart")
+    out = inn.well("show", "seen")
+    for words in (
+        "Name:  ",
+        "Status:",
+        "running since",
+        "Size:",
+        "1 vCPUs, 128 MiB of memory",
+        "Labels:",
+        "a=b",
+        "Expires:",
+    ):
+        assert words in out
+    daemon.do(lambda: daemon.state.crash("seen"))
+    inn.well("wait", "seen", "--for", "stopped")
+    assert "QEMU was killed by signal 9" in inn.well("show", "seen")
+    assert "innkeeper: QEMU was killed by signal 9" in inn.well("logs", "seen")
+
+
+def test_metrics_and_top(inn: Inn, daemon: Daemon) -> None:
+    inn.well("launch", "tiny", "busy", "--wait")
+    with daemon.client() as api:  # two samples make a rate
+        while api.get("/v1/instances/busy").json()["rates"] is None:
+            api.get("/v1/instances/busy/wait?for=stopped&timeout_s=0.1")
+    assert " 10 s " in inn.well("show", "busy", "--metrics")
+    assert json.loads(inn.well("show", "busy", "--metrics", "-f", "json"))["recent"]
+    top = inn.well("top", "--once")
+    assert "busy" in top
+    assert "Load:" in inn.well("show", "busy")
+    assert json.loads(inn.well("top", "-f", "json"))[0]["rates"].keys() >= {"cpu", "memory_mib"}
+
+
+# --- in an instance
+
+
+def test_exec_passes_all_on(inn: Inn) -> None:
+    inn.well("launch", "tiny", "inside")
+    ran = inn("exec", "inside", "--", "cat", "/nix")  # waits until it has booted
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("cat: /nix: No such file or directory\n")
+    assert inn.well("exec", "inside", "--", "echo", "--user", "-x") == "--user -x\n"
+    assert inn.well("exec", "inside", "echo", "-n", "--user", "x") == "-n --user x\n"
+    assert inn("exec", "inside", "--", "false").code == 1
+
+
+def test_files_go_in_and_out(inn: Inn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inn.well("launch", "tiny", "files", "--wait")
+    data = bytes(range(256)) * 2000
+    here, there = tmp_path / "here.bin", tmp_path / "there"
+    here.write_bytes(data)
+    here.chmod(0o751)
+    inn.well("push", str(here), "files:/root/a.bin")
+    inn.well("push", str(here), "files:/tmp")
+    assert inn.well("exec", "files", "--", "stat", "-c", "%a", "/root/a.bin") == "751\n"
+    inn.well("pull", "files:/root/a.bin", str(there))
+    assert there.read_bytes() == data
+    monkeypatch.chdir(tmp_path)
+    inn.well("pull", "files:/tmp/here.bin")
+    assert here.read_bytes() == data
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here.bin", "there"]
+
+
+def test_a_file_that_cannot_go(inn: Inn, tmp_path: Path) -> None:
+    inn.well("launch", "tiny", "closed", "--wait")
+    (tmp_path / "x").write_text("x")
+    ran = inn("push", str(tmp_path / "x"), "closed:/no/such/folder")
+    assert ran.code == 1
+    assert "dd: can't open" in ran.err
+    assert inn("pull", "closed:/etc/nix", str(tmp_path / "y")).code == 1
+    assert inn("pull", "closed:/etc/nix", "/no/such/folder/y").code == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+# --- templates, networks, hosts, operations
+
+
+def test_templates(inn: Inn, daemon: Daemon, tmp_path: Path) -> None:
+    inn.well("template", "build", "tiny")
+    assert "tiny:2" in inn.well("template", "list")
+    assert "Digest:" in inn.well("template", "show", "tiny:2")
+    image = tmp_path / "disk.qcow2"
+    image.write_bytes(b"QFI\xfb")
+    daemon.state.files[str(image)] = ImageFile(format="qcow2", virtual_size_bytes=1 << 30, stored_bytes=1 << 20)
+    inn.well("template", "import", str(image), "--name", "mine-1.0", "--image-format", "qcow2", "--firmware", "uefi")
+    assert json.loads(inn.well("template", "show", "mine-1.0", "-f", "json"))["firmware"] == "uefi"
+    ran = inn("template", "import", str(image), "--name", "mine-1.0", "--image-format", "raw")
+    assert ran.code == 1
+    assert "is not raw" in ran.err
+    inn.well("launch", "tiny", "model", "--no-start")
+    inn.well("template", "publish", "model", "--name", "golden")
+    inn.well("launch", "golden", "from-golden", "--wait")
+    assert inn("template", "delete", "golden").code == 1
+    inn.well("delete", "from-golden", "--force")
+    inn.well("template", "delete", "golden", "mine-1.0")
+    assert "golden" not in inn.well("template", "list")
+
+
+def test_hosts_and_networks(inn: Inn) -> None:
+    assert "kvm: a simulated host" in inn.well("host", "show")
+    assert "sim " in inn.well("host", "list")
+    assert "default" in inn.well("network", "list")
+    assert "Gateway:" in inn.well("network", "show", "default")
+
+
+def test_operations(inn: Inn, daemon: Daemon) -> None:
+    inn.well("launch", "tiny", "worked", "--count", "2")
+    listed = json.loads(inn.well("operation", "list", "--limit", "1", "-f", "json"))
+    assert len(listed) == 1
+    parent = json.loads(inn.well("operation", "show", listed[0]["id"], "-f", "json"))
+    assert len(parent["children"]) == 2
+    child = inn.well("operation", "show", parent["children"][0])
+    assert "Step 1:" in child
+    assert "done: sim: create disk" in child
+    daemon.build_takes("debian-12", 3600)
+    with daemon.client() as api:
+        operation = api.post("/v1/templates/build", json={"recipe": "debian-12"}).json()["id"]
+    assert inn("operation", "wait", operation, "--timeout", "0.1s").code == 1
+    inn.well("operation", "cancel", operation)
+    ran = inn("operation", "wait", operation)
+    assert ran.code == 1
+    assert "cancelled" in ran.err
+    assert inn("operation", "cancel", parent["id"]).code == 1

@@ -1,0 +1,106 @@
+"""A whole Debian, launched by the daemon: what its owner wished by cloud-init, what its host gives it, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.built import built_image
+from tests.vm.daemon.house import House, installation
+from tests.vm.daemon.template import put_template
+from tests.vm.daemon.traces import assert_tidy
+
+BOOT_S = 900  # 20 on a quiet machine without KVM, and cloud-init takes as long again
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDmZtB4AyJ3iCfGJY1VNqO5yCfqJsgVd4mJQAF7DaTA me@desk"
+USER_DATA = """#cloud-config
+users:
+- default
+- {name: keeper, shell: /bin/sh, groups: [adm]}
+write_files:
+- path: /etc/inn-test
+  content: "größer\\n"
+  permissions: "0640"
+runcmd:
+- [sh, -c, "echo ran > /root/ran"]
+"""
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.slow,
+    pytest.mark.timeout(BOOT_S + 900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: users, namespaces and taps"),
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
+    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    with installation("debian") as made:
+        for recipe in ("debian-12", "tiny"):
+            asyncio.run(put_template(made.place, recipe, built_image(recipe)))
+        made.start()
+        yield made
+
+
+def _files(house: House) -> tuple[Path, Path]:
+    user_data, key = house.place.data / "user-data.yaml", house.place.data / "key.pub"
+    user_data.write_text(USER_DATA)
+    key.write_text(f"{KEY}\n")
+    return user_data, key
+
+
+def test_a_debian_is_what_its_owner_wished(house: House) -> None:
+    user_data, key = _files(house)
+    wishes = ("--user-data", str(user_data), "--ssh-key", str(key), "--cpus", "2", "--disk", "5GiB")
+    launched = house.inn("launch", "debian-12", "web", *wishes)
+    assert launched.returncode == 0, launched
+    house.launch("near")
+    waited = house.inn("wait", "web", "--for", "cloud-init", "--timeout", f"{BOOT_S}s", timeout_s=BOOT_S + 60)
+    assert waited.returncode == 0, (waited, house.inn("logs", "web").stdout[-3000:])
+    shown = house.until("web", "agent")
+    assert (shown["status"], shown["cloud_init"], shown["reason"]) == ("running", "done", "")
+    _as_wished(house)
+    _as_given(house, shown)
+    uptime = house.inn("exec", "web", "--user", "keeper", "--", "id", "-un")
+    assert uptime.stdout.strip() == b"keeper"
+    house.power("web", "stop", grace_s=300)
+    stopped = house.show("web")
+    assert (stopped["status"], stopped["reason"]) == ("stopped", "")
+    assert "did not" not in house.inn("logs", "web").stdout.decode(errors="replace")[-200:]
+    house.remove("web", "near")
+    assert_tidy(house)
+
+
+def _as_wished(house: House) -> None:
+    said = {
+        ("id", "-Gn", "keeper"): "keeper adm",
+        ("cat", "/etc/inn-test"): "größer",
+        ("stat", "-c", "%a", "/etc/inn-test"): "640",
+        ("cat", "/root/ran"): "ran",
+        ("cat", "/home/debian/.ssh/authorized_keys"): KEY,
+        ("hostname",): "web",
+        ("nproc",): "2",
+        ("cloud-init", "status"): "status: done",
+    }
+    assert {command: house.said_in("web", *command) for command in said} == said
+    root_gib = int(house.said_in("web", "df", "--block-size=1M", "--output=size", "/").split()[-1]) / 1024
+    assert 4.5 < root_gib <= 5
+
+
+def _as_given(house: House, shown: dict[str, object]) -> None:
+    """Its own identity and address, and its neighbour by name in both directions."""
+    addresses = house.said_in("web", "hostname", "-I").split()
+    assert addresses == shown["addresses"]
+    assert len(house.said_in("web", "cat", "/etc/machine-id")) == 32
+    assert house.said_in("web", "sh", "-c", "ls /etc/ssh/ssh_host_*_key | wc -l") >= "1"
+    near = house.show("near")["addresses"][0]
+    assert house.said_in("web", "getent", "hosts", "near.inn.internal").split()[0] == near
+    assert house.said_in("web", "getent", "hosts", "near").split()[0] == near
+    assert addresses[0] in house.said_in("near", "nslookup", "web.inn.internal")
+    assert house.inn("exec", "web", "--", "ping", "-c", "1", "-W", "20", near).returncode == 0
