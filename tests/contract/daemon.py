@@ -64,6 +64,7 @@ class Daemon:
         self._wanted = wanted
         self._loop = asyncio.new_event_loop()
         self._ready, self._enough = threading.Event(), asyncio.Event()
+        self._going_on = threading.Event()
         self._thread = threading.Thread(target=self._main, name="daemon")
         self._failed: BaseException | None = None
         self.socket = wanted.folder / "api.sock"
@@ -109,6 +110,21 @@ class Daemon:
         """From now on, in the simulated host's own time."""
         recipes = self.state.recipes
         self.do(lambda: recipes.update({recipe: replace(recipes[recipe], build_s=seconds)}))
+
+    def hold(self) -> None:
+        """Until `go_on` the daemon's loop stands still, as under a debugger."""
+        self._going_on.clear()
+        standing = threading.Event()
+
+        def stand() -> None:
+            standing.set()
+            self._going_on.wait(_START_S)
+
+        self._loop.call_soon_threadsafe(stand)
+        assert standing.wait(_START_S)
+
+    def go_on(self) -> None:
+        self._going_on.set()
 
     # --- in the thread
 

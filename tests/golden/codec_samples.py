@@ -276,6 +276,7 @@ OPERATION_ROW = Operation(
     cancel_wanted=True,
     parent=OperationId("op-0"),
     revision=99,
+    asked="9f86d081884c7d65",
 )
 RECORD = Record(
     operation=OPERATION,

@@ -13,15 +13,19 @@ import contextlib
 import functools
 import itertools
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from innkeeper.control.launching import Launching, LaunchOrder
+from innkeeper.control.parents import Parents
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.jobs.engine import Engine, Patience
 from innkeeper.model.cluster import Cluster
+from innkeeper.model.host import Principal, Role
 from innkeeper.model.ids import Draw, HostId, ProjectId
 from innkeeper.model.observed import Inventory, Phase
 from innkeeper.model.plans import Plan, Refusal
@@ -38,6 +42,7 @@ from innkeeper.store.store import Store, open_store
 
 HOST = HostId("h-000000000001")
 Decide = Callable[[Cluster, Draw, float], Plan | Refusal]
+ROOT = Principal(name="root", role=Role.ADMINISTRATOR)
 QUICK = Patience(pause_first_s=0.2, pause_most_s=2.0, ask_again_s=0.5, away_s=60)
 
 
@@ -46,6 +51,7 @@ class Life:
     store: Store
     host: SimHost
     submitter: Submitter
+    launching: Launching
     engine: Engine
 
     @property
@@ -60,9 +66,17 @@ class Life:
 
     async def wish(self, decide: Decide, key: str | None = None) -> Operation | Refusal:
         """Submit, and wait for the end."""
-        at = 1_767_225_600.0
-        asking = Asking(principal="root", project=default_project(self.cluster) or ProjectId(""), at=at, key=key)
-        answer = await self.submitter.submit(decide, asking)
+        return await self._ended(await self.submitter.submit(decide, self.asking(key)))
+
+    async def launch(self, order: LaunchOrder, key: str | None = None) -> Operation | Refusal:
+        """The whole use case, secrets and parents included; waits for the end."""
+        return await self._ended(await self.launching.launch(ROOT, order, self.asking(key)))
+
+    def asking(self, key: str | None = None, asked: str = "") -> Asking:
+        project = default_project(self.cluster) or ProjectId("")
+        return Asking(principal=ROOT.name, project=project, at=1_767_225_600.0, key=key, asked=asked)
+
+    async def _ended(self, answer: Operation | Refusal) -> Operation | Refusal:
         if isinstance(answer, Refusal):
             return answer
         ended = await self.store.journal.wait_ended(answer.id, 30)
@@ -117,6 +131,11 @@ class Lives:
     def _draws(self) -> bytes:
         return next(self._entropy).to_bytes(32, "big")
 
+    def secrets(self) -> set[str]:
+        """The ids of all that is sealed, as the file has it."""
+        with contextlib.closing(sqlite3.connect(f"file:{self._folder / 'inn.db'}?mode=ro", uri=True)) as file:
+            return {id for (id,) in file.execute("SELECT id FROM secrets")}
+
     @contextlib.asynccontextmanager
     async def living(
         self, *, on_commit: Callable[[int], None] | None = None, faults: Faults | None = None, lonely: bool = False
@@ -126,7 +145,9 @@ class Lives:
         host = SimHost(self.state, faults, redeem=store.secrets.redeem)
         submitter = Submitter(store.works, store.pictures, self.clock, self._draws)
         engine = Engine(store.works, store.pictures, {} if lonely else {HOST: host}, self.clock, QUICK)
-        life = Life(store=store, host=host, submitter=submitter, engine=engine)
+        parents = Parents(store.works, self.clock)
+        launching = Launching(submitter, store.pictures, parents, store.secrets, lambda: Draw(self._draws()))
+        life = Life(store=store, host=host, submitter=submitter, launching=launching, engine=engine)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(submitter.run()), group.create_task(engine.run())]
@@ -172,6 +193,7 @@ def footprint(lives: Lives, cluster: Cluster) -> dict[str, object]:
     assert not state.pool.staging
     assert not cluster.claims
     assert {p.nic for w in state.networks.applied.values() for p in w.ports} == set(cluster.nics)
+    assert lives.secrets() == {i.first_boot.user_data.id for i in cluster.instances.values() if i.first_boot.user_data}
     return {
         "instances": {i.name: (i.wanted, i.size, i.id in up) for i in cluster.instances.values()},
         "volumes": sorted(v.name for v in cluster.volumes.values()),

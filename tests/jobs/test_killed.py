@@ -36,7 +36,7 @@ async def _undisturbed(folder: Path, wish: Wish) -> tuple[dict[str, object], int
     count = Count()
     async with lives.living(on_commit=count) as life:
         count.armed = True
-        ended = await life.wish(wish.decide, "once")
+        ended = await wish.ask(life, "once")
         assert isinstance(ended, Operation), ended
         assert ended.state.value == "succeeded", ended
         count.armed = False
@@ -47,7 +47,7 @@ async def _undisturbed(folder: Path, wish: Wish) -> tuple[dict[str, object], int
 async def _killed(lives: Lives, wish: Wish, count: Count, faults: Faults | None) -> None:
     async with lives.living(on_commit=count, faults=faults) as life:
         count.armed = True
-        await life.wish(wish.decide, "once")
+        await wish.ask(life, "once")
         raise AssertionError("nobody was killed")
 
 
@@ -60,16 +60,17 @@ async def _killed_then_alive(folder: Path, wish: Wish, count: Count, faults: Fau
     async with lives.living() as life:
         await life.settled()
         # The caller heard no answer, so he asks again under the same key, as a good client does.
-        again = await life.wish(wish.decide, "once")
+        again = await wish.ask(life, "once")
         assert isinstance(again, Operation), again
         assert again.state.value == "succeeded", again
         assert await life.repairs() == ()
         return footprint(lives, life.cluster)
 
 
-# All wishes take minutes of fsync; in the fast run launch and delete stand for them.
+# All wishes take minutes of fsync; in the fast run a launch with secrets and a deletion stand for them.
 ALL = [
-    pytest.param(w, id=w.name, marks=[] if w.name in ("launch", "delete-force") else [pytest.mark.slow]) for w in WISHES
+    pytest.param(w, id=w.name, marks=[] if w.name in ("launch-user-data", "delete-force") else [pytest.mark.slow])
+    for w in WISHES
 ]
 
 

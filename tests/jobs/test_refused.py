@@ -26,7 +26,7 @@ async def _prepared(folder: Path, wish: Wish) -> tuple[Lives, dict[str, object]]
 async def _steps(folder: Path, wish: Wish) -> int:
     lives, _ = await _prepared(folder, wish)
     async with lives.living() as life:
-        ended = await life.wish(wish.decide)
+        ended = await wish.ask(life)
         assert isinstance(ended, Operation)
         return ended.steps
 
@@ -36,7 +36,7 @@ async def test_a_refused_step_undoes_what_was_done(wish: Wish, tmp_path: Path) -
     for number in range(1, await _steps(tmp_path / "calm", wish) + 1):
         lives, before = await _prepared(tmp_path / f"refused-{number}", wish)
         async with lives.living(faults=Faults(orders={number: Fault.REFUSE})) as life:
-            ended = await life.wish(wish.decide)
+            ended = await wish.ask(life)
             assert isinstance(ended, Operation)
             plan = await life.store.journal.plan_of(ended.id)
             assert plan is not None
@@ -57,13 +57,13 @@ async def test_a_refused_step_undoes_what_was_done(wish: Wish, tmp_path: Path) -
 async def test_silence_is_waited_out(wish: Wish, fault: Fault, tmp_path: Path) -> None:
     calm, _ = await _prepared(tmp_path / "calm", wish)
     async with calm.living() as life:
-        ended = await life.wish(wish.decide)
+        ended = await wish.ask(life)
         assert isinstance(ended, Operation)
         expected, steps = footprint(calm, life.cluster), ended.steps
     for number in range(1, steps + 1):
         lives, _ = await _prepared(tmp_path / f"silent-{number}", wish)
         async with lives.living(faults=Faults(orders={number: fault})) as life:
-            ended = await life.wish(wish.decide)
+            ended = await wish.ask(life)
             assert isinstance(ended, Operation)
             assert ended.state is OperationState.SUCCEEDED, (number, ended)
             assert footprint(lives, life.cluster) == expected, f"{fault} at order {number}"
@@ -79,7 +79,7 @@ async def test_what_a_broken_host_leaves_is_repaired(wish: Wish, tmp_path: Path)
     for number in range(1, await _steps(tmp_path / "calm", wish) + 1):
         lives, _ = await _prepared(tmp_path / f"broken-{number}", wish)
         async with lives.living(faults=Faults(orders={number: Fault.REFUSE_AFTER})) as life:
-            await life.wish(wish.decide)
+            await wish.ask(life)
             await life.mend()
             footprint(lives, life.cluster)
 
@@ -89,7 +89,7 @@ async def test_a_host_that_stays_away_fails_the_operation(tmp_path: Path) -> Non
     lives, _ = await _prepared(tmp_path, launch)
     away = Faults(away=((lives.clock.monotonic(), lives.clock.monotonic() + 10_000),))
     async with lives.living(faults=away) as life:
-        ended = await life.wish(launch.decide)
+        ended = await launch.ask(life)
     assert isinstance(ended, Operation)
     assert ended.state is OperationState.FAILED
     assert "does not answer" in ended.error
@@ -101,4 +101,4 @@ async def test_a_host_that_stays_away_fails_the_operation(tmp_path: Path) -> Non
 
 def test_the_wishes_are_all_verbs() -> None:
     """A new operation must be added to the list, or it is never killed."""
-    assert len({w.name for w in WISHES}) == len(WISHES) == 16
+    assert len({w.name for w in WISHES}) == len(WISHES) == 17

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from immutables import Map
 
 from innkeeper.control.submit import Asking
-from innkeeper.jobs.execute import order_for
+from innkeeper.jobs.execute import OncePerPicture, order_for
 from innkeeper.model.actions import ConvergeNetwork
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import Kind, NetworkId, OperationId, ProjectId, Ref
+from innkeeper.model.network import Network
 from innkeeper.model.plans import NoUndo, Step, Verb
 from innkeeper.model.work import Operation, OperationState, Order, Outcome, Record
 from innkeeper.plan import power
@@ -246,6 +248,20 @@ def test_a_network_that_is_gone_needs_no_order() -> None:
         steps=1,
     )
     assert order_for(Cluster(), operation, 0, step) is None
+
+
+def test_a_network_is_projected_once_for_each_picture() -> None:
+    net, host = NetworkId("net-1"), HOST
+    row = Network(id=net, project=ProjectId("p-1"), name="n", cidr="10.0.0.0/24", gateway="10.0.0.1", domain="d")
+    before = Cluster(revision=7, networks=Map({net: row}))
+    gone = replace(before, revision=8, networks=Map())
+    project = OncePerPicture()
+    first = project(before, host, net)
+    assert first is not None
+    assert first.generation == 7
+    assert project(before, host, net) is first
+    assert project(gone, host, net) is None
+    assert project(replace(before, revision=9), host, net) == replace(first, generation=9)
 
 
 def _deaf(lives: Lives) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from innkeeper.control.launching import LaunchOrder
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import Draw, ProjectId
 from innkeeper.model.instance import Instance
 from innkeeper.model.plans import Plan, Refusal
+from innkeeper.model.work import Operation
 from innkeeper.plan import delete as deleting
 from innkeeper.plan import power
 from innkeeper.plan import template as templates
@@ -96,8 +98,18 @@ async def file_to_import(life: Life, lives: Lives) -> None:
 class Wish:
     name: str
     before: Callable[[Life, Lives], Coroutine[Any, Any, None]]
-    decide: Decide
+    decide: Decide | LaunchOrder
 
+    async def ask(self, life: Life, key: str | None = None) -> Operation | Refusal:
+        """And wait for the end."""
+        if isinstance(self.decide, LaunchOrder):
+            return await life.launch(self.decide, key)
+        return await life.wish(self.decide, key)
+
+
+WITH_USER_DATA = LaunchOrder(
+    wish=LaunchWish(template="tiny", name="web"), user_data=b"#cloud-config\npassword: open sesame\n"
+)
 
 WISHES = (
     Wish(name="build", before=nothing, decide=building),
@@ -105,6 +117,7 @@ WISHES = (
     Wish(name="publish", before=stopped, decide=publishing),
     Wish(name="delete-template", before=template, decide=dropping_template),
     Wish(name="launch", before=template, decide=launching("web")),
+    Wish(name="launch-user-data", before=template, decide=WITH_USER_DATA),
     Wish(name="launch-stopped", before=template, decide=launching("web", start=False)),
     Wish(name="launch-all-or-none", before=template, decide=two_together),
     Wish(name="start", before=stopped, decide=to_web(power.start)),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from fastapi import Header, Query
+from fastapi import Header, Query, Request
 from starlette.requests import HTTPConnection
 
 from innkeeper.api.problems import Problem
@@ -45,10 +45,13 @@ class Asked:
     All are coroutines, although none waits: others would be run in threads.
     """
 
-    def __init__(self, identify: Callable[[HTTPConnection], Principal], site: Site, clock: Clock) -> None:
+    def __init__(
+        self, identify: Callable[[HTTPConnection], Principal], site: Site, clock: Clock, mark: Callable[[bytes], str]
+    ) -> None:
         self._identify = identify
         self._site = site
         self._clock = clock
+        self._mark = mark
 
     async def who(self, connection: HTTPConnection) -> Principal:
         return self._identify(connection)
@@ -58,17 +61,24 @@ class Asked:
 
     async def asking(
         self,
-        connection: HTTPConnection,
+        request: Request,
         project: OfProject = DEFAULT_PROJECT,
         idempotency_key: Key = None,
         if_match: IfMatch = None,
     ) -> Asking:
         """Everything a use case wants to know besides the wish."""
-        principal = self._identify(connection)
+        principal = self._identify(request)
         return Asking(
             principal=principal.name,
             project=granted(self._site.project(principal, project)),
             at=self._clock.now(),
             key=idempotency_key,
             expects=expected(if_match),
+            asked="" if idempotency_key is None else self._mark(await _words(request)),
         )
+
+
+async def _words(request: Request) -> bytes:
+    """All that makes a request what it is, for telling it from another; user-data, too, hence never kept as it is."""
+    url = request.url
+    return f"{request.method} {url.path}?{url.query}\n".encode() + await request.body()

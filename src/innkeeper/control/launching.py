@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from innkeeper.access.rules import allowed
-from innkeeper.control.submit import Asking, Decide, Submitter
+from innkeeper.control.parents import Parents
+from innkeeper.control.submit import Asking, Decide, Submitter, as_before
 from innkeeper.model.host import Principal
-from innkeeper.model.ids import Draw, OperationId, ProjectId, SecretId, SecretRef
+from innkeeper.model.ids import Draw, InstanceId, Kind, OperationId, ProjectId, SecretId, SecretRef
 from innkeeper.model.plans import Plan, Refusal, Verb, Why
 from innkeeper.model.work import Operation, OperationState
 from innkeeper.plan.intake.ssh_key import check_ssh_key
 from innkeeper.plan.intake.user_data import check_user_data
 from innkeeper.plan.launch import LaunchWish, launch, launch_together
-from innkeeper.ports.store import Pictures, Secrets, Works
+from innkeeper.ports.store import Pictures, Secrets, StoreFailed
+
+log = logging.getLogger(__name__)
 
 _MANY = 1000
 
@@ -34,11 +38,11 @@ class Launching:
     """`fresh` draws ids for what is not planned: parents and secrets."""
 
     def __init__(
-        self, submitter: Submitter, pictures: Pictures, works: Works, secrets: Secrets, fresh: Callable[[], Draw]
+        self, submitter: Submitter, pictures: Pictures, parents: Parents, secrets: Secrets, fresh: Callable[[], Draw]
     ) -> None:
         self._submitter = submitter
         self._pictures = pictures
-        self._works = works
+        self._parents = parents
         self._secrets = secrets
         self._fresh = fresh
 
@@ -63,51 +67,78 @@ class Launching:
         refusal = allowed(who, "launch", asking.project) or _wrong(order)
         if refusal is not None:
             return refusal
-        wishes = tuple([await self._sealed(w, order.user_data) for w in _numbered(order)])
-        if len(wishes) == 1:
-            answer = await self._submitter.submit(_launching(asking.project, wishes[0]), asking)
-        elif order.all_or_none:
-            answer = await self._submitter.submit(
-                lambda cluster, draw, now: launch_together(cluster, asking.project, wishes, draw, now), asking
-            )
-        else:
-            return await self._each(wishes, asking)
-        if isinstance(answer, Refusal):
-            await self._unseal(wishes)
+        wishes = _numbered(order)
+        if len(wishes) > 1 and not order.all_or_none:
+            return await self._each(wishes, order.user_data, asking)
+        if order.user_data is not None and (known := await self._submitter.earlier(asking)) is not None:
+            return known  # before anything is sealed for it
+        wishes = await self._sealed(wishes, order.user_data)
+        # Should there be no answer it may still be accepted: then the secrets stay, and go at the latest at next start.
+        answer = await self._submitter.submit(_decide(asking.project, wishes), asking)
+        await self._unseal(wishes, [answer])
         return answer
 
-    async def _each(self, wishes: Sequence[LaunchWish], asking: Asking) -> Operation | Refusal:
-        """Many under one parent. What cannot even be planned is refused at once when the first is.
-
-        Later ones fail singly.
-        """
+    async def _each(self, wishes: Sequence[LaunchWish], user_data: bytes | None, asking: Asking) -> Operation | Refusal:
+        """Many under one parent. What cannot be planned fails singly; when all of it cannot, the first is refused."""
         mine = _parent(self._fresh(), wishes, asking)
-        parent = await self._works.open_parent(mine, asking.key)
+        parent = await self._parents.open(mine, asking)
         if parent.id != mine.id:
-            return parent  # the same request came before
-        child = replace(asking, parent=parent.id, key=None)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._submitter.submit(_launching(asking.project, wish), child)) for wish in wishes
-            ]
-        answers = [task.result() for task in tasks]
-        refused = [(w, a) for w, a in zip(wishes, answers, strict=True) if isinstance(a, Refusal)]
-        await self._unseal([w for w, _ in refused])
-        closed = await self._works.close_parent(parent.id, tuple(str(a) for _, a in refused))
-        return refused[0][1] if len(refused) == len(wishes) else closed
+            return as_before(parent, asking)
+        refused: list[Refusal] = []
+        closed = None
+        try:
+            wishes = await self._sealed(wishes, user_data)
+            child = replace(asking, parent=parent.id, key=None)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._part(wish, child)) for wish in wishes]
+            answers = [task.result() for task in tasks]
+            refused += [answer for answer in answers if isinstance(answer, Refusal)]
+            await self._unseal(wishes, answers)
+        finally:
+            # Also when the store failed or the asker has gone away: nobody else would ever close it.
+            closed = await self._parents.close(parent.id, refused)
+        return refused[0] if len(refused) == len(wishes) else closed or parent
 
-    async def _sealed(self, wish: LaunchWish, user_data: bytes | None) -> LaunchWish:
-        """Sealed before the plan is accepted, each instance its own, so that no accepted plan lacks its secret."""
+    async def _part(self, wish: LaunchWish, child: Asking) -> Operation | Refusal:
+        """One of many; a fault of ours in it does not keep the others from being counted."""
+        try:
+            return await self._submitter.submit(_launching(child.project, wish), child)
+        except Exception as fault:
+            log.exception("a part of %s could not be submitted", child.parent)
+            reason = f"a fault in Innkeeper itself: {fault!r}"
+            return Refusal(why=Why.UNAVAILABLE, reason=reason, hint="See the daemon's log")
+
+    async def _sealed(self, wishes: Sequence[LaunchWish], user_data: bytes | None) -> tuple[LaunchWish, ...]:
+        """Sealed before a plan is accepted, each instance its own, so that no accepted plan lacks its secret."""
         if user_data is None:
-            return wish
-        ref = SecretRef(SecretId(self._fresh().id("s")))
-        await self._secrets.seal(ref, user_data)
-        return replace(wish, first_boot=replace(wish.first_boot, user_data=ref))
+            return tuple(wishes)
+        draw = self._fresh()
+        refs = [SecretRef(SecretId(draw.id("s", number))) for number in range(len(wishes))]
+        await self._secrets.seal(dict.fromkeys(refs, user_data))
+        return tuple(
+            replace(wish, first_boot=replace(wish.first_boot, user_data=ref))
+            for wish, ref in zip(wishes, refs, strict=True)
+        )
 
-    async def _unseal(self, wishes: Sequence[LaunchWish]) -> None:
-        refs = [w.first_boot.user_data for w in wishes if w.first_boot.user_data is not None]
-        if refs:
-            await self._secrets.discard(refs)
+    async def _unseal(self, wishes: Sequence[LaunchWish], answers: Sequence[Operation | Refusal]) -> None:
+        """What no instance came to need: it was refused, or a twin came first."""
+        sealed = {wish.first_boot.user_data for wish in wishes if wish.first_boot.user_data is not None}
+        if not sealed:
+            return
+        cluster = self._pictures.cluster()
+        subjects = (ref for answer in answers if isinstance(answer, Operation) for ref in answer.subjects)
+        rows = (cluster.instances.get(InstanceId(ref.id)) for ref in subjects if ref.kind is Kind.INSTANCE)
+        lost = sealed - {row.first_boot.user_data for row in rows if row is not None}
+        try:
+            await self._secrets.discard(tuple(lost))
+        except StoreFailed as failed:
+            log.warning("%d secrets stay until the next start: %s", len(lost), failed)
+
+
+def _decide(project: ProjectId, wishes: tuple[LaunchWish, ...]) -> Decide:
+    if len(wishes) == 1:
+        return _launching(project, wishes[0])
+    return lambda cluster, draw, now: launch_together(cluster, project, wishes, draw, now)
 
 
 def _launching(project: ProjectId, wish: LaunchWish) -> Decide:
@@ -150,4 +181,5 @@ def _parent(draw: Draw, wishes: Sequence[LaunchWish], asking: Asking) -> Operati
         created_at=asking.at,
         updated_at=asking.at,
         steps=len(wishes),
+        asked=asking.asked,
     )

@@ -10,6 +10,8 @@ from innkeeper.model.plans import Refusal, Why
 from innkeeper.plan.names import find_host, find_network
 from innkeeper.ports.store import Pictures
 
+_OTHER = "Name another: --project, INN_PROJECT"
+
 
 class Site:
     def __init__(self, pictures: Pictures) -> None:
@@ -19,7 +21,7 @@ class Site:
         """One that may not be seen is refused in the words for one that does not exist."""
         found = self._pictures.cluster().named(Kind.PROJECT, None, name)
         if found is None or allowed(who, "show", ProjectId(found)) is not None:
-            return Refusal(why=Why.NOT_FOUND, reason=f"there is no project named {name}")
+            return Refusal(why=Why.NOT_FOUND, reason=f"there is no project named {name}", hint=_OTHER)
         return ProjectId(found)
 
     def hosts(self, who: Principal) -> tuple[Host, ...] | Refusal:

@@ -30,7 +30,8 @@ _TOGETHER = 200
 class Asking:
     """On whose behalf, for which project, when, under which idempotency key, as part of which parent.
 
-    `expects` are the generations of the object that the asker has seen; None: whatever it is by now.
+    `expects` are the generations of the object that the asker has seen; None: whatever it is by now. `asked` marks
+    the request, so that another one under the same key is noticed; empty: nobody looks.
     """
 
     principal: str
@@ -39,6 +40,7 @@ class Asking:
     key: str | None = None
     parent: OperationId | None = None
     expects: tuple[int, ...] | None = None
+    asked: str = ""
 
 
 def changed(noun: Noun, asking: Asking) -> Refusal | None:
@@ -47,6 +49,14 @@ def changed(noun: Noun, asking: Asking) -> Refusal | None:
         return None
     hint = "Look at it again, then decide again"
     return Refusal(why=Why.CHANGED, reason=f"{noun.ref} has changed since it was read", hint=hint)
+
+
+def as_before(earlier: Operation, asking: Asking) -> Operation | Refusal:
+    """What a known key has led to; refused when it was another request that it came with."""
+    if not (asking.asked and earlier.asked) or earlier.asked == asking.asked:
+        return earlier
+    reason = f"idempotency key {asking.key} came before with another request: operation {earlier.id} ({earlier.title})"
+    return Refusal(why=Why.INVALID, reason=reason, hint="Give each new request a new key")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,9 +87,14 @@ class Submitter:
         wish = _Wish(decide=decide, asking=asking)
         self._waiting.put_nowait(wish)
         answer = await wish.answer
-        if isinstance(answer, Refusal) and asking.key is not None:
-            return await self._works.earlier(asking.principal, asking.key) or answer
-        return answer
+        if isinstance(answer, Refusal):
+            return await self.earlier(asking) or answer
+        return as_before(answer, asking)
+
+    async def earlier(self, asking: Asking) -> Operation | Refusal | None:
+        """What the asker's key has led to before, or that it came with another request. None: it is new, or none."""
+        found = None if asking.key is None else await self._works.earlier(asking.principal, asking.key)
+        return None if found is None else as_before(found, asking)
 
     async def run(self) -> None:
         """Plans and submits what waits, endlessly."""
@@ -135,6 +150,7 @@ class Submitter:
                 plan=plan,
                 parent=wish.asking.parent,
                 key=wish.asking.key,
+                asked=wish.asking.asked,
             )
             cluster = cluster.after(plan.accept, cluster.revision).claimed(plan.claims, submission.operation)
             planned.append((wish, submission))

@@ -15,7 +15,7 @@ from innkeeper.agent.kept.outbox import Outbox
 from innkeeper.agent.kept.records import Records
 from innkeeper.agent.local import Body, LocalHost
 from innkeeper.agent.orders.carrying import Hands
-from innkeeper.agent.orders.disks import UID_FIRST, Disks
+from innkeeper.agent.orders.disks import Disks
 from innkeeper.agent.orders.networks import Networks
 from innkeeper.agent.orders.starting import Disks as Pool
 from innkeeper.agent.orders.starting import HostWays, Starting
@@ -38,7 +38,7 @@ from innkeeper.drivers.qemu.probe.version import QemuFacts, QemuUnusable, probe_
 from innkeeper.drivers.qemu.start import UefiFiles
 from innkeeper.main.place import CannotServe, Place
 from innkeeper.model.ids import InstanceId, Kind, Ref, SecretRef
-from innkeeper.ports.launcher import LauncherGone, SpawnFailed
+from innkeeper.ports.launcher import UID_FIRST, LauncherGone, SpawnFailed
 from innkeeper.ports.tasks import steady
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ async def _hypervisor(place: Place, launcher: Launcher) -> tuple[QemuFacts, Acce
     except (QemuUnusable, SpawnFailed, LauncherGone) as unusable:
         raise CannotServe(str(unusable)) from unusable
     except OSError as error:
-        raise _unusable(place, error) from error
+        raise CannotServe(f"QEMU cannot be tried out here: {error}") from error
     log.info("QEMU %s, %s: %s", qemu.text, speed.kind.value, speed.reason)
     return qemu, speed
 

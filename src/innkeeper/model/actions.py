@@ -52,7 +52,7 @@ class ResumeMachine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetMachine:
-    """Logs, sockets, seed and the agent's own record of an instance are gone afterwards. Refused while QEMU runs."""
+    """Logs, sockets and seed of an instance are gone afterwards. Refused while QEMU runs."""
 
     instance: InstanceId
 
@@ -82,7 +82,7 @@ class WriteSeed:
     """The NoCloud disk of an instance. User-data is fetched by its reference over the host's own line, never
     carried here.
 
-    `network_config` holds, per card, MAC, address with prefix, gateway and name server.
+    `cards` hold, each, MAC, addresses with prefix, gateway and name servers.
     """
 
     instance: InstanceId

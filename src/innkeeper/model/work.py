@@ -28,7 +28,8 @@ class OperationState(StrEnum):
 class Operation:
     """Durable work. `done` counts steps carried out; while undoing it counts down to 0.
 
-    A parent has children and no plan of its own: its state follows from theirs. `principal` is the name of who asked.
+    A parent has children and no plan of its own: its state follows from theirs. `principal` is the name of who asked,
+    `asked` tells the request from others that come under the same idempotency key; it says nothing else.
     """
 
     id: OperationId
@@ -47,6 +48,7 @@ class Operation:
     cancel_wanted: bool = False
     parent: OperationId | None = None
     revision: int = 0
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class Submission:
     plan: Plan
     parent: OperationId | None = None
     key: str | None = None
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from typing import Protocol
 FIRST_DESCRIPTOR = 3
 """In the started program, `descriptors[i]` has the number FIRST_DESCRIPTOR + i, whatever it was here."""
 
+UID_FIRST = 700_000
+"""Users from here on belong to instances: far above those that people and distributions give."""
 MARK = "INNKEEPER_RECORD"
 """In the started program's environment: the path of its record, by which it is found even if that was never written."""
 

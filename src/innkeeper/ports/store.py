@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,8 +70,11 @@ class Works(Protocol):
         """
         ...
 
-    async def close_parent(self, parent: OperationId, refused: tuple[str, ...]) -> Operation:
+    async def close_parent(self, parent: OperationId, refused: tuple[str, ...], rest: str = "") -> Operation:
         """No more children follow; `refused` says why some never came to be, each counts as failed.
+
+        With `rest`, so does each of its announced parts that is neither a child nor refused, for that reason. A
+        parent of which nothing came gives up its key: the same request may be made again.
 
         From now on the state follows from the children's: ended when all have ended, SUCCEEDED only when every
         child did and none was refused. A parent that was not closed when its process died is closed when the store
@@ -95,7 +98,10 @@ class Works(Protocol):
         ...
 
     async def cancel(self, operation: OperationId) -> Operation | None:
-        """Ask an operation to stop at its next step's boundary. None: unknown. An ended one is returned as it is."""
+        """Ask an operation to stop at its next step's boundary. None: unknown. An ended one is returned as it is.
+
+        A parent that is still open ends once none of its children is under way, and takes no more of them.
+        """
         ...
 
     def cancel_wanted(self, operation: OperationId) -> bool:
@@ -136,10 +142,18 @@ class TooOld(Exception):
 
 
 class Secrets(Protocol):
-    """Sealed with a key that is kept outside the database."""
+    """Sealed with a key that is kept outside the database.
 
-    async def seal(self, ref: SecretRef, plaintext: bytes) -> None:
-        """Keep a secret under a reference drawn by the caller. Repeating it with the same reference replaces it."""
+    A secret that an instance's row refers to goes when that row is dropped, in the same transaction. One that nothing
+    refers to when the store opens goes then: its process died before it could submit what it was for.
+    """
+
+    async def seal(self, secrets: Mapping[SecretRef, bytes]) -> None:
+        """Keep secrets, all or none, under references drawn by the caller. A known reference's secret is replaced."""
+        ...
+
+    def mark(self, text: bytes) -> str:
+        """Tells texts apart without telling anything about them to those who do not hold the key."""
         ...
 
     async def redeem(self, ref: SecretRef) -> bytes:

@@ -6,19 +6,22 @@ one that was moved to another's row does not open.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
 from innkeeper.model.ids import SecretRef
 from innkeeper.ports.store import StoreFailed
 from innkeeper.store.database import schema
+from innkeeper.store.database.rows import Row
 from innkeeper.store.reader import Reader
+from innkeeper.store.work.referred import forget
 from innkeeper.store.work.standing import Draft
 from innkeeper.store.writer import Writer
 
@@ -34,16 +37,25 @@ class SealedSecrets:
         self._writer = writer
         self._reader = reader
         self._cipher = AESGCM(key)
+        self._marker = hashlib.blake2b(key, person=b"marks", digest_size=32).digest()
 
-    async def seal(self, ref: SecretRef, plaintext: bytes) -> None:
-        nonce = os.urandom(_NONCE_BYTES)
-        row = {"id": ref.id, "nonce": nonce, "sealed": self._cipher.encrypt(nonce, plaintext, ref.id.encode())}
+    async def seal(self, secrets: Mapping[SecretRef, bytes]) -> None:
+        rows = [self._row(ref, plaintext) for ref, plaintext in secrets.items()]
+        if not rows:
+            return
 
         def put(connection: Connection) -> None:
-            connection.execute(delete(_TABLE).where(_TABLE.c.id == ref.id))
-            connection.execute(insert(_TABLE), [row])
+            forget(connection, [row["id"] for row in rows])
+            connection.execute(insert(_TABLE), rows)
 
         await self._writer.ask(lambda draft: _also(draft, put))
+
+    def _row(self, ref: SecretRef, plaintext: bytes) -> Row:
+        nonce = os.urandom(_NONCE_BYTES)
+        return {"id": ref.id, "nonce": nonce, "sealed": self._cipher.encrypt(nonce, plaintext, ref.id.encode())}
+
+    def mark(self, text: bytes) -> str:
+        return hashlib.blake2b(text, key=self._marker, digest_size=16).hexdigest()
 
     async def redeem(self, ref: SecretRef) -> bytes:
         row = await self._reader.read(lambda c: c.execute(select(_TABLE).where(_TABLE.c.id == ref.id)).one_or_none())
@@ -60,9 +72,7 @@ class SealedSecrets:
     async def discard(self, refs: Sequence[SecretRef]) -> None:
         ids = [ref.id for ref in refs]
         if ids:
-            await self._writer.ask(
-                lambda draft: _also(draft, lambda c: c.execute(delete(_TABLE).where(_TABLE.c.id.in_(ids))))
-            )
+            await self._writer.ask(lambda draft: _also(draft, lambda connection: forget(connection, ids)))
 
 
 def _also(draft: Draft, write: Callable[[Connection], object]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select, update
-from sqlalchemy.engine import Connection
+from sqlalchemy import func, select
 
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import OperationId
@@ -61,13 +60,13 @@ class Ledger:
         keys = [] if key is None else [key]
         return await self._writer.ask(lambda draft: family.open_parent(draft, operation, key), keys)
 
-    async def close_parent(self, parent: OperationId, refused: tuple[str, ...]) -> Operation:
+    async def close_parent(self, parent: OperationId, refused: tuple[str, ...], rest: str = "") -> Operation:
         """May be repeated.
 
         Raises:
             KeyError: there is no such operation.
         """
-        closed = await self._writer.ask(lambda draft: family.close_parent(draft, parent, refused))
+        closed = await self._writer.ask(lambda draft: family.close_parent(draft, parent, refused, rest))
         closed = closed or await self._journal.exact(parent)
         if closed is None:
             raise KeyError(parent)
@@ -162,21 +161,4 @@ def _prepare(path: Path, key_file: Path) -> tuple[Loaded, bytes]:
 def _close_orphans(draft: Draft) -> None:
     """Parents whose process died before it had submitted all of their parts: nobody else will."""
     for id in sorted(draft.standing.children):
-        parent = draft.standing.operations[id]
-        if parent.state is not OperationState.PENDING:
-            continue
-        missing = parent.steps - len(draft.standing.children[id])
-        why = "the daemon stopped before this part was accepted"
-        if not draft.standing.children[id]:
-            # Nothing came of it, so the same request may be made again under the same key.
-            draft.others.append(_forget_key(id))
-        family.close_parent(draft, id, (why,) * missing)
-
-
-def _forget_key(id: OperationId) -> Callable[[Connection], None]:
-    statement = update(schema.operations).where(schema.operations.c.id == id).values(idempotency_key=None)
-
-    def forget(connection: Connection) -> None:
-        connection.execute(statement)
-
-    return forget
+        family.close_parent(draft, id, (), "the daemon stopped before this part was accepted")

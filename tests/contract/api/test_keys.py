@@ -83,6 +83,32 @@ def test_what_was_refused_may_be_asked_again(api: httpx.Client) -> None:
     done(api, api.post("/v1/instances", json={**wish, "template": "tiny"}, headers=key))
 
 
+def test_a_key_with_another_request_is_refused(api: httpx.Client) -> None:
+    key = {"idempotency-key": "used"}
+    wish = {"template": "tiny", "name": "used", "user_data": "#cloud-config\n{}\n"}
+    first = done(api, api.post("/v1/instances", json=wish, headers=key))
+    before = len(api.get("/v1/instances").json()["items"])
+    launches: list[Json] = [
+        {**wish, "name": "unused"},
+        {**wish, "user_data": "#cloud-config\n{ssh_pwauth: true}\n"},
+        {**wish, "name": "unused", "count": 2},
+    ]
+    others = [
+        *(api.post("/v1/instances", json=body, headers=key) for body in launches),
+        api.post("/v1/instances/used/stop", json={"force": True}, headers=key),
+        api.post("/v1/instances/used/restart", headers=key),
+        api.delete("/v1/instances/used?force=true", headers=key),
+    ]
+    for other in others:
+        assert first["id"] in problem(other, 422)["detail"]
+    assert len(api.get("/v1/instances").json()["items"]) == before
+    assert accepted(api.post("/v1/instances", json=wish, headers=key))["id"] == first["id"]
+    done(api, api.post("/v1/instances/used/stop"))
+    removed = {"idempotency-key": "r"}
+    gone = done(api, api.delete("/v1/instances/used", headers=removed))
+    assert gone["id"] in problem(api.delete("/v1/instances/used?force=true", headers=removed), 422)["detail"]
+
+
 @pytest.mark.parametrize("key", ["", "k" * 201])
 def test_a_key_that_is_none_is_refused(api: httpx.Client, key: str) -> None:
     answer = api.post("/v1/instances", json={"template": "tiny"}, headers={"idempotency-key": key})

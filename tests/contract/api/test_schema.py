@@ -1,4 +1,4 @@
-"""The schema that is served: complete, with who may ask and how it is refused; its changes are reviewed as behaviour."""
+"""The schema that is served: complete, with who may ask and what is refused. Its changes are reviewed as behaviour."""
 
 from __future__ import annotations
 

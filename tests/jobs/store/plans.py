@@ -29,6 +29,7 @@ from innkeeper.model.ids import (
     OperationId,
     ProjectId,
     Ref,
+    SecretRef,
     TemplateId,
     VolumeId,
 )
@@ -68,6 +69,7 @@ class Machine:
     mac: str = ""
     slot: int | None = None
     size: Size = SIZE
+    user_data: SecretRef | None = None
 
     @property
     def called(self) -> str:
@@ -114,7 +116,7 @@ class Machine:
             uid_slot=self.number if self.slot is None else self.slot,
             wanted=Wanted.RUNNING,
             created_at=1000.0,
-            first_boot=FirstBoot(ssh_keys=(_KEY,)),
+            first_boot=FirstBoot(user_data=self.user_data, ssh_keys=(_KEY,)),
         )
 
     def _hardware(self) -> Hardware:
@@ -174,7 +176,7 @@ def _steps(instance: Instance, volume: Volume, nic: Nic) -> tuple[Step, ...]:
         hostname=instance.name,
         domain="inn",
         ssh_keys=instance.first_boot.ssh_keys,
-        user_data=None,
+        user_data=instance.first_boot.user_data,
         cards=(card,),
     )
     disk = CreateDisk(volume=volume.id, template=TEMPLATE, size_gib=2, uid_slot=instance.uid_slot)

@@ -22,8 +22,9 @@ from innkeeper.store.database.rows import checksum
 from innkeeper.store.work import flush
 from tests.jobs.store.plans import HOST, Machine, accepted, finish, furnished, launch, opened, plain, refused, seen
 
+SECRET, OTHER = SecretRef(SecretId("s-1")), SecretRef(SecretId("s-2"))
 ONE, TWO = Machine(number=1), Machine(number=2)
-SECRET = SecretRef(SecretId("s-1"))
+WITH_SECRET = Machine(number=3, user_data=SECRET)
 
 
 @contextmanager
@@ -236,8 +237,11 @@ async def test_secrets_are_sealed_replaced_redeemed_and_discarded(tmp_path: Path
     async with furnished(tmp_path) as store:
         with pytest.raises(KeyError):
             await store.secrets.redeem(SECRET)
-        await store.secrets.seal(SECRET, b"first words")
-        await store.secrets.seal(SECRET, b"#cloud-config\npassword: open sesame\n")
+        await store.secrets.seal({SECRET: b"first words"})
+        await store.secrets.seal({SECRET: b"#cloud-config\npassword: open sesame\n", OTHER: b"more"})
+        await store.secrets.seal({})
+        assert await store.secrets.redeem(OTHER) == b"more"
+        await accepted(store, launch(WITH_SECRET), "op-1")
         assert await store.secrets.redeem(SECRET) == b"#cloud-config\npassword: open sesame\n"
     assert b"sesame" not in (tmp_path / "innkeeper.db").read_bytes()
     async with opened(tmp_path) as store:
@@ -250,7 +254,8 @@ async def test_secrets_are_sealed_replaced_redeemed_and_discarded(tmp_path: Path
 
 async def test_a_secret_opens_only_under_its_own_reference_and_key(tmp_path: Path) -> None:
     async with furnished(tmp_path) as store:
-        await store.secrets.seal(SECRET, b"words")
+        await store.secrets.seal({SECRET: b"words"})
+        await accepted(store, launch(WITH_SECRET), "op-1")
         with _file(tmp_path) as file:
             file.execute("INSERT INTO secrets SELECT 's-2', nonce, sealed FROM secrets")
         with pytest.raises(StoreFailed, match="secret s-2 does not open"):
@@ -268,7 +273,8 @@ async def test_a_key_file_that_is_missing_open_or_short_is_told(tmp_path: Path) 
     content = key.read_bytes()
     key.unlink()
     async with opened(tmp_path) as store:  # nothing was sealed yet: a new one does no harm
-        await store.secrets.seal(SECRET, b"words")
+        await store.secrets.seal({SECRET: b"words"})
+        await accepted(store, launch(WITH_SECRET), "op-1")
     assert key.read_bytes() != content
     content = key.read_bytes()
     for left, mode, words in (

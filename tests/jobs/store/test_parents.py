@@ -138,6 +138,73 @@ async def test_cancelling_a_parent_cancels_its_children_also_later_ones(tmp_path
         assert [store.works.cancel_wanted(OperationId(id)) for id in ("op-1", "op-2")] == [True, True]
 
 
+async def test_cancelling_an_open_parent_without_children_ends_it(tmp_path: Path) -> None:
+    async with furnished(tmp_path) as store:
+        parent = await store.works.open_parent(_parent(2), "k")
+        ended = await store.works.cancel(parent.id)
+        assert ended is not None
+        assert (ended.state, ended.done, ended.error) == (OperationState.CANCELLED, 2, "2 of 2 were cancelled")
+        assert await store.journal.wait_ended(parent.id, 0) == ended
+        late = await store.works.submit([submission(launch(ONE), "op-1", parent=parent.id)])
+        assert late == (Stale(what="operation op-p is over or has no parts"),)
+        assert await store.works.close_parent(parent.id, ("it came too late",)) == ended
+    async with opened(tmp_path) as store:
+        assert await _state(store, "op-p") == ended
+
+
+@pytest.mark.parametrize(
+    "steps, end, state, error",
+    [
+        (2, "S", OperationState.CANCELLED, "1 of 2 were cancelled"),
+        (2, "F", OperationState.FAILED, "1 of 2 failed: launch web1 from tiny:1: no luck"),
+        (2, "C", OperationState.CANCELLED, "2 of 2 were cancelled"),
+        (1, "S", OperationState.SUCCEEDED, ""),
+    ],
+)
+@pytest.mark.parametrize("first", ["cancelled", "ended"])
+async def test_a_cancelled_parent_that_nobody_closes_ends_with_its_last_child(
+    tmp_path: Path, first: str, steps: int, end: str, state: OperationState, error: str
+) -> None:
+    async with furnished(tmp_path) as store:
+        parent = await store.works.open_parent(_parent(steps))
+        await store.works.submit([submission(launch(ONE), "op-1", parent=parent.id)])
+        work = (await store.works.take(1))[0]
+        if first == "cancelled":
+            asked = await store.works.cancel(parent.id)
+            assert asked is not None
+            assert asked.state is OperationState.PENDING
+        if end == "S":
+            await finish(store, work)
+        else:
+            await undo(store, work, OperationState.FAILED if end == "F" else OperationState.CANCELLED)
+        if first == "ended":
+            assert (await _state(store, "op-p")).state is OperationState.PENDING
+            await store.works.cancel(parent.id)
+        ended = await _state(store, "op-p")
+        assert (ended.state, ended.done, ended.steps, ended.error) == (state, steps, steps, error)
+
+
+async def test_the_parts_that_nobody_accounts_for_count_as_failed(tmp_path: Path) -> None:
+    async with furnished(tmp_path) as store:
+        parent = await store.works.open_parent(_parent(3))
+        await store.works.submit([submission(launch(ONE), "op-1", parent=parent.id)])
+        closed = await store.works.close_parent(parent.id, ("no room",), "the request ended")
+        assert (closed.state, closed.done, closed.steps) == (OperationState.RUNNING, 2, 3)
+        await finish(store, (await store.works.take(1))[0])
+        ended = await _state(store, "op-p")
+        assert (ended.state, ended.error) == (OperationState.FAILED, "2 of 3 failed: no room")
+        whole = await store.works.open_parent(_parent(1, "op-q"))
+        await store.works.submit([submission(launch(TWO), "op-2", parent=whole.id)])
+        assert (await store.works.close_parent(whole.id, (), "the request ended")).steps == 1
+
+
+async def test_a_parent_of_which_nothing_came_gives_up_its_key(tmp_path: Path) -> None:
+    async with furnished(tmp_path) as store:
+        await store.works.open_parent(_parent(1), "k")
+        await store.works.close_parent(OperationId("op-p"), ("no room",))
+        assert (await store.works.open_parent(_parent(1, "op-q"), "k")).id == "op-q"
+
+
 async def test_a_parent_is_read_again_with_its_progress(tmp_path: Path) -> None:
     async with furnished(tmp_path) as store:
         await _family(store, ONE, TWO, THREE)

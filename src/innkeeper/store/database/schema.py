@@ -9,7 +9,8 @@
     claims, reservations, rooms   follow from the rows above and stand beside them so that the database itself refuses a
                                   second claim, a second holder of a name or address, and a promise beyond a host's room
     events                        the feed; pruned from its old end
-    secrets, metrics              stand alone
+    secrets                       go with the instance whose row refers to them
+    metrics                       stand alone
 
 An operation's row is written when it is accepted and when it ends. In between only records are appended: one small
 insert per step at the end of a table, where an update would touch pages all over the file.

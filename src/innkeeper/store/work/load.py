@@ -22,6 +22,7 @@ from innkeeper.model.work import Operation, OperationState, Record
 from innkeeper.store.database import schema
 from innkeeper.store.database.rows import Damaged, Row, holdings, object_key, unsealed
 from innkeeper.store.work.flush import claim_row, room_row
+from innkeeper.store.work.referred import sweep
 from innkeeper.store.work.standing import Standing
 
 _UNENDED = [state.value for state in OperationState if not state.ended]
@@ -178,6 +179,8 @@ def _mended(connection: Connection, standing: Standing) -> Iterator[str]:
             if rows:
                 connection.execute(insert(table), rows)
             yield f"table {table.name} did not follow from the others in {wrong} rows and was made anew"
+    if lost := sweep(connection, standing):
+        yield f"{lost} sealed secrets, kept for launches that were never accepted, were deleted"
 
 
 def _differences(connection: Connection, table: Table, wanted: list[Row]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from immutables import Map
 
@@ -16,6 +17,7 @@ from innkeeper.model.work import Operation, OperationState, Stale, Submission
 from innkeeper.plan.size import capacity
 from innkeeper.store.database.rows import sealed
 from innkeeper.store.work import family
+from innkeeper.store.work.referred import forget, secret_of
 from innkeeper.store.work.standing import Draft
 
 
@@ -56,6 +58,7 @@ def _accept(draft: Draft, submission: Submission, after: Cluster) -> Operation:
         steps=len(plan.steps),
         cancel_wanted=family.cancelled(draft, submission.parent),
         parent=submission.parent,
+        asked=submission.asked,
     )
     operation = draft.keep(operation, operation.state.value, write=True)
     draft.accepted.append((operation.id, submission.key))
@@ -97,6 +100,8 @@ def apply(draft: Draft, changes: Iterable[Change], after: Cluster) -> None:
             reports = reports.delete(ref) if ref in reports else reports
             if ref.kind is Kind.INSTANCE:
                 draft.machines.add(InstanceId(ref.id))
+            if (secret := secret_of(before.get(ref))) is not None:
+                draft.others.append(partial(forget, secrets=(secret,)))
     draft.change(cluster=after, reports=reports)
 
 
