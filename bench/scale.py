@@ -70,7 +70,7 @@ def main() -> None:
         sys.exit(f"the first hundred is held against the last: give --launches {2 * HUNDRED} or more")
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="inn-bench-", dir="/var/tmp") as folder, _daemon(Path(folder)) as daemon:
-        run, lists = asyncio.run(_measured(Path(folder) / "data" / "api.sock", daemon.pid, count))
+        run, lists = asyncio.run(_measured(Path(folder) / "data" / "api.sock", daemon, count))
     show(_rows(run, lists), asked.json)
     print(f"load of this machine just before: {load:.2f} on {os.cpu_count()} processors")
 
@@ -93,27 +93,28 @@ def _daemon(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         daemon.wait(30)
 
 
-async def _measured(path: Path, daemon: int, count: int) -> tuple[Run, tuple[float, ...]]:
+async def _measured(path: Path, daemon: subprocess.Popen[bytes], count: int) -> tuple[Run, tuple[float, ...]]:
     async with contextlib.AsyncExitStack() as stack:
         async with asyncio.timeout(_READY_S):
-            await _ready(path)
+            await _ready(path, daemon)
             lines = [await stack.enter_async_context(_line(path)) for _ in range(CONNECTIONS)]
             for number, line in enumerate(lines):
                 rehearsal = {"template": "tiny", "name": f"r-{number}", "dry_run": True, **SIZE}
                 _must(await line.ask("POST", "/v1/instances", rehearsal), 200)
-        run = await _launched(lines, daemon, count)
+        run = await _launched(lines, daemon.pid, count)
         return run, await _listed(lines[0], count)
 
 
-async def _ready(path: Path) -> None:
+async def _ready(path: Path, daemon: subprocess.Popen[bytes]) -> None:
     """The demo opens its socket once its templates are built, but whether tiny is there is asked all the same."""
-    while True:
+    while daemon.poll() is None:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             async with _line(path) as line:
                 found = _must(await line.ask("GET", "/v1/templates"), 200)
                 if any(t["name"] == "tiny" for t in found["items"]):
                     return
         await asyncio.sleep(0.1)
+    raise RuntimeError(f"the daemon did not come up, exit code {daemon.returncode}")
 
 
 async def _launched(lines: list[Line], daemon: int, count: int) -> Run:

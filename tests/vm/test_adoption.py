@@ -17,6 +17,7 @@ from innkeeper.agent.kept.outbox import Outbox
 from innkeeper.agent.watching.machines import Machines
 from innkeeper.agent.watching.roster import Roster
 from innkeeper.drivers.qemu.hand import ADOPTION_TIMEOUT_S
+from innkeeper.drivers.qemu.process import start_time
 from innkeeper.drivers.qemu.start import DiskFiles, start
 from innkeeper.model.ids import HostId, InstanceId
 from innkeeper.model.observed import Ended, Phase
@@ -138,7 +139,7 @@ async def test_a_second_process_for_one_machine_is_ended(world: Bench) -> None:
         await machines.find_again()
         assert {state.pid for state in roster.states() if state.instance == instance} == {second}
         async with asyncio.timeout(30):
-            while Path(f"/proc/{first}/environ").exists() and Path(f"/proc/{first}/environ").read_bytes():
+            while start_time(first) is not None:
                 await asyncio.sleep(0.05)
     assert aside.exists()
 

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from innkeeper.jobs.execute import order_for, undo_for
+from innkeeper.jobs.execute import OncePerPicture, order_for, undo_for
 from innkeeper.jobs.trail import TakenOver, Trail
 from innkeeper.model.actions import ConvergeNetwork
 from innkeeper.model.ids import HostId
@@ -64,6 +64,7 @@ class Engine:
         self._hosts = hosts
         self._clock = clock
         self._patience = patience
+        self._project = OncePerPicture()
 
     async def run(self) -> None:
         room = asyncio.Semaphore(self._patience.at_once)
@@ -125,7 +126,8 @@ class Engine:
         pause = self._patience.pause_first_s
         tries = 1
         while True:
-            order = order_for(self._pictures.cluster(), work.operation, number, work.plan.steps[number])
+            step = work.plan.steps[number]
+            order = order_for(self._pictures.cluster(), work.operation, number, step, self._project)
             outcome = Done() if order is None else await self._give(order)
             if isinstance(outcome, Done) or tries == self._patience.tries or not _worth_another_try(work, outcome):
                 return outcome
@@ -155,7 +157,8 @@ class Engine:
         standing = min(work.operation.done + 1, len(work.plan.steps))
         problems: list[str] = []
         for number in reversed(range(standing)):
-            order = undo_for(self._pictures.cluster(), work.operation, number, work.plan.steps[number])
+            step = work.plan.steps[number]
+            order = undo_for(self._pictures.cluster(), work.operation, number, step, self._project)
             outcome = Done() if order is None else await self._give(order)
             if isinstance(outcome, Refused):
                 problems.append(f"could not be undone: {outcome.reason}; repair goes on")

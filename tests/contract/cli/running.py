@@ -136,11 +136,15 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(socket: Path, *words: str, rows: int = 24, cols: int = 100) -> Iterator[Terminal]:
-    env = environment(socket)
-    del env["COLUMNS"]
-    made = Terminal([*INN, *words], env, rows, cols)
+def in_terminal(command: Sequence[str], env: dict[str, str], rows: int = 24, cols: int = 100) -> Iterator[Terminal]:
+    made = Terminal(command, {k: v for k, v in env.items() if k != "COLUMNS"}, rows, cols)
     try:
         yield made
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def terminal(socket: Path, *words: str, rows: int = 24, cols: int = 100) -> Iterator[Terminal]:
+    with in_terminal([*INN, *words], environment(socket), rows, cols) as made:
+        yield made

@@ -199,7 +199,7 @@ async def test_the_tool_is_nobody_special(root: Path, tmp_path: Path) -> None:
     assert fields["NoNewPrivs"] == "1"
     limits = {line[:26].strip(): line[26:].split()[0] for line in seen.splitlines() if line.startswith("Max ")}
     assert limits["Max core file size"] == "0"
-    assert limits["Max address space"] == str(1 << 30)
+    assert limits["Max address space"] == str(4 << 30)
     assert int(limits["Max cpu time"]) == 180
     assert GIB < int(limits["Max file size"]) < 2 * GIB
     assert str(root) not in seen.split("Max realtime timeout")[1].replace(str(root / "staging"), "")

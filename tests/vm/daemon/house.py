@@ -78,6 +78,14 @@ class Spoken(Process):
 class House(Spoken):
     """With what tests do most, and wait for."""
 
+    def start(self, **env: str) -> None:
+        """Until it answers, and its host has said what it is."""
+        super().start(**env)
+        until = time.monotonic() + WORK_S
+        while [host["status"] for host in self.get("/hosts")["items"]] != ["ready"]:
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.05)
+
     def ended(self, operation: dict[str, Any]) -> dict[str, Any]:
         """The operation once it has ended, however it ended."""
         until = time.monotonic() + WORK_S
