@@ -26,7 +26,7 @@ def post(line: Line, path: str, body: object = None) -> Any:
     except KeyboardInterrupt:
         answer = line.post(path, body, key)  # the same request: it was taken, or is now
         if isinstance(answer, dict) and "cancel_wanted" in answer:
-            return _Following(line, [answer]).interrupted([answer])[0]
+            return {**_Following(line, [answer]).interrupted([answer])[0], "interrupted": True}
         raise
 
 
@@ -83,7 +83,7 @@ class _Following:
         self._line = line
         self._operations = list(operations)
         self._bar: Any = None
-        self.cancelled = any(o["cancel_wanted"] for o in operations)
+        self.cancelled = any(o.get("interrupted") for o in operations)
 
     def to_the_end(self) -> list[Operation]:
         try:

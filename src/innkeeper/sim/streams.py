@@ -152,6 +152,9 @@ class SimSession:
         self._moved.set()
 
     def _type(self, data: bytes) -> None:
+        if self._pty is not None and b"\x03" in data:  # Ctrl-C: the line so far is given up
+            self._line, data = b"", data.rpartition(b"\x03")[2]
+            self._out(b"^C\r\n" + _prompt(self._machine))
         if self._pty is not None:
             self._out(data.replace(b"\r", b"\r\n"))
         self._line += data.replace(b"\r", b"\n")

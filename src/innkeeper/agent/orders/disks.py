@@ -11,9 +11,8 @@ from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.templates import Templates
 from innkeeper.model.actions import CreateDisk, DeleteDisk, DiskAction, WriteSeed
 from innkeeper.model.ids import InstanceId, SecretRef, TemplateId
+from innkeeper.ports.launcher import UID_FIRST
 
-# Numbers of users that belong to instances: far above those that people and distributions give.
-UID_FIRST = 700_000
 Redeem = Callable[[SecretRef], Awaitable[bytes]]
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from innkeeper.agent.orders.disks import UID_FIRST
 from innkeeper.agent.watching.machines import Machines
 from innkeeper.drivers.linuxnet.hand import LinuxNet
 from innkeeper.drivers.qcow2.hand import Volumes
@@ -19,6 +18,7 @@ from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, St
 from innkeeper.model.actions import StartMachine
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import NicId, VolumeId
+from innkeeper.ports.launcher import UID_FIRST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ class Templates:
         self._pool = pool
         self._converter = converter
         self._workshop = workshop
+        self._importing = asyncio.Lock()
         self._compiling = asyncio.Lock()
 
     async def carry_out(self, action: TemplateAction, tell: Tell) -> None:
@@ -70,8 +71,10 @@ class Templates:
             case BuildTemplate():
                 return await self._build(action.recipe, staging, tell)
             case ImportTemplate():
-                said = _scaled(tell, "converting")
-                await self._converter.convert_import(Path(action.path), action.format, staging, said)
+                # One at a time: they run as one user, and an image that takes its tool over must not meet another.
+                async with self._importing:
+                    said = _scaled(tell, "converting")
+                    await self._converter.convert_import(Path(action.path), action.format, staging, said)
                 return _Nature(firmware=action.firmware)
             case PublishTemplate():
                 return await self._publish(action, staging, tell)

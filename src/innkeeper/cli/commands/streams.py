@@ -63,8 +63,11 @@ def shell(name: Instance, /, *, user: User = None, where: Here = HERE) -> None:
 
 def console(name: Instance, /, *, where: Here = HERE) -> None:
     """What was said lately, then live."""
+    line = where.line
+    with streaming():
+        line.get(at("instances", name))
     with terminal.raw():
-        run(_console(where.line, name))
+        run(_console(line, name))
     sys.stderr.write("\n")
 
 

@@ -60,7 +60,7 @@ StartupCPUWeight=10000
 WantedBy=sysinit.target
 """
 
-# The agent calls `shutdown -P +0`, and for anything but `now` systemd's program asks logind, which starts late. An agent
+# The agent calls `shutdown -P +0`, and for anything but `now` systemd asks logind, which starts late. An agent
 # that is there early must be obeyed early. Diverted, so that upgrades of systemd leave it in place.
 _SHUTDOWN_PLACE = "/usr/lib/innkeeper/shutdown"
 _SHUTDOWN = """\

@@ -99,12 +99,15 @@ class Tools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What one run of a tool may use. `uid` None: we are nobody special ourselves, so there is nothing to give up."""
+    """What one run of a tool may use. `uid` None: we are nobody special ourselves, so there is nothing to give up.
+
+    `memory_bytes` is of addresses, not of memory: on a busy host qemu-img has twenty threads, with 60 MiB each.
+    """
 
     uid: int | None
     cpu_s: int
     file_bytes: int
-    memory_bytes: int = 1 << 30
+    memory_bytes: int = 4 << 30
 
 
 def confined(tools: Tools, bounds: Bounds, argv: tuple[str, ...]) -> tuple[str, ...]:

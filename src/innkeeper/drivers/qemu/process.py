@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from innkeeper.ports.launcher import MARK
+from innkeeper.ports.launcher import MARK, UID_FIRST
 
 KERNEL_LOG_RECORD_BYTES = 8192
 
@@ -78,7 +78,10 @@ class Stray:
 
 
 def find_marked(root: Path) -> list[Stray]:
-    """Every process that a launcher started for a directory below `root`, by the mark in its environment."""
+    """Every process that a launcher started for a directory below `root`, by the mark in its environment.
+
+    Anybody can write such a mark into his own environment, so it is believed of root and of instances' users only.
+    """
     found = []
     start = f"{MARK}={root}/".encode()
     for entry in os.scandir("/proc"):
@@ -89,11 +92,21 @@ def find_marked(root: Path) -> list[Stray]:
         except OSError:
             words = []  # ended meanwhile, or somebody else's
         marks = [word for word in words if word.startswith(start)]
-        started = start_time(int(entry.name)) if marks else None
+        started = start_time(int(entry.name)) if marks and _ours(int(entry.name)) else None
         if started is not None:
             record = Path(os.fsdecode(marks[0].partition(b"=")[2]))
             found.append(Stray(pid=int(entry.name), start_time=started, directory=record.parent))
     return found
+
+
+def _ours(pid: int) -> bool:
+    """By the real user; the owner of the folder in /proc is root for everything that may not be dumped."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False  # ended meanwhile
+    found = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
+    return found is not None and (int(found[1]) == 0 or int(found[1]) >= UID_FIRST)
 
 
 def out_of_memory(pid: int, cgroups: tuple[str, ...]) -> bool | None:

@@ -121,9 +121,10 @@ async def prove(
             os.close(log)
         held = process.hold(spawned.pid, spawned.start_time)
         cpu_s = await _run_out(held, spawned.pid, timeout_s) if held is not None else None
+        # Also after we ended it: the launcher must not write into a folder that is being removed.
+        await exit_is_written(directory, directory.record())
         if cpu_s is not None:
             return _overdue(directory, timeout_s, cpu_s)
-        await exit_is_written(directory, directory.record())
         return _judged(directory, time.monotonic() - began)
 
 
