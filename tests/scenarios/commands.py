@@ -1,0 +1,122 @@
+"""What can be said in a scenario: a line for each command.
+
+First what users wish, then what befalls the machine, its guests and our process. ` &` after a wish: go on while it is
+under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from innkeeper.control.launching import LaunchOrder
+from innkeeper.model.actions import CreateDisk
+from innkeeper.model.ids import VolumeId
+from innkeeper.model.plans import Refusal
+from innkeeper.model.work import Operation
+from innkeeper.plan.launch import LaunchWish
+from innkeeper.sim.metal.guests import Guest
+from innkeeper.sim.metal.pool import GIB
+from tests.scenarios.world import YOU, World
+
+Answer = Operation | Refusal
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SOON_S = 1.0
+_GUESTS = {
+    "deaf": Guest(ignores_shutdown=True),
+    "stillborn": Guest(dies_at_start="could not open disk image"),
+    "sound": Guest(),
+}
+
+
+def seconds(span: str) -> float:
+    return float(span[:-1]) * _SECONDS[span[-1]]
+
+
+def launch(w: World, template: str, name: str, *options: str) -> Awaitable[Answer]:
+    """Options as `--ephemeral` and `--ttl=1h`."""
+    given = (option.removeprefix("--").partition("=") for option in options)
+    more: dict[str, Any] = {"ttl_s" if k == "ttl" else k: seconds(v) if v else True for k, _, v in given}
+    return w.life.launching.launch(YOU, LaunchOrder(wish=LaunchWish(template=template, name=name, **more)), w.asking())
+
+
+async def cancel(w: World, *title: str) -> Answer:
+    """The operation of this title that is under way."""
+    (found,) = [
+        o for o in await w.store.journal.operations(None, 100) if o.title == " ".join(title) and not o.state.ended
+    ]
+    return await w.life.operations.cancel(YOU, w.asking().project, found.id)
+
+
+def show(w: World) -> None:
+    """Every instance as it is and as it is wanted, and every template."""
+    for i in sorted(w.cluster.instances.values(), key=lambda i: i.name):
+        w.line(f"{i.name}: {w.cluster.phase(i.id).value}, wanted {i.wanted.value}")
+    for t in sorted(w.cluster.templates.values(), key=lambda t: t.full_name):
+        w.line(f"template {t.full_name}: {'unfinished' if t.image is None else 'ready'}")
+
+
+async def restart_daemon(w: World) -> None:
+    await w.end()
+    await w.begin()
+
+
+async def reboot(w: World) -> None:
+    await w.end()
+    w.state.reboot()
+    await w.begin()
+
+
+def write(w: World, name: str, mib: str) -> None:
+    machine = w.state.running(name)
+    w.state.write(name, machine.action.hardware.disks()[0].volume, int(mib) << 20)
+
+
+def stranger(w: World, volume: str) -> None:
+    """A disk that no row knows lies in the pool."""
+    template = next(iter(w.state.pool.templates))
+    refused = w.state.pool.create(CreateDisk(volume=VolumeId(volume), template=template, size_gib=1, uid_slot=1))
+    assert refused is None, refused
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "launch": launch,
+    "start": lambda w, name: w.life.instances.start(YOU, name, w.asking()),
+    "stop": lambda w, name, *force: w.life.instances.stop(YOU, name, w.asking(), force=bool(force)),
+    "resume": lambda w, name: w.life.instances.resume(YOU, name, w.asking()),
+    "rename": lambda w, name, new: w.life.instances.rename(YOU, name, new, w.asking()),
+    "delete": lambda w, name, *force: w.life.instances.delete(YOU, name, w.asking(), force=bool(force)),
+    "cancel": cancel,
+    "build": lambda w, recipe: w.life.templates.build(YOU, recipe, w.asking()),
+    "publish": lambda w, name, template: w.life.templates.publish(YOU, name, template, w.asking()),
+    "delete template": lambda w, name: w.life.templates.delete(YOU, name, w.asking()),
+    "show": show,
+    "wait": lambda w, span: w.state.clock.sleep(seconds(span)),
+    "reboot": reboot,
+    "restart daemon": restart_daemon,
+    "crash": lambda w, name: w.state.crash(name),
+    "poweroff": lambda w, name: w.state.shut_down(name),
+    "write": write,
+    "fill disk": lambda w: w.state.pool.occupy(w.state.pool.free_bytes),  # with files that are not ours
+    "clear disk": lambda w: w.state.pool.occupy(-GIB),
+    "stranger": stranger,
+    "guest": lambda w, name, kind: w.state.script(name, _GUESTS[kind]),  # from its next start on
+}
+AT_ONCE = ("show", "wait", "guest")
+
+
+async def say(w: World, said: str) -> None:
+    """Say one line, and let the world answer. A refusal is answered at once."""
+    w.transcript.say(said)
+    words = said.removesuffix(" &").split()
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    command, rest = " ".join(words[:length]), words[length:]
+    answer = COMMANDS[command](w, *rest)
+    if isinstance(answer, Awaitable):
+        answer = await answer
+    if isinstance(answer, Refusal):
+        w.line(f"no: {answer}")
+    if isinstance(answer, Refusal) or said.endswith(" &"):
+        await w.state.clock.sleep(_SOON_S)
+    elif command not in AT_ONCE:
+        await w.calm()
