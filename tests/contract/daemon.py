@@ -141,7 +141,7 @@ class Daemon:
     async def _serve(self) -> None:
         wanted = self._wanted
         shutil.copy(fresh_database(), wanted.folder / "inn.db")
-        self.state = SimState(_HOST, sim_facts(64, 65_536, 4096), clock=SimClock(speed=SPEED))
+        self.state = SimState(_HOST, sim_facts(64, 65_536, 4096), clock=SimClock(speed=SPEED), sample_every_s=25)
         self.state.guest = wanted.guest
         self.state.recipes = {name: replace(r, build_s=1.0) for name, r in self.state.recipes.items()}
         self.store = await open_store(
@@ -149,7 +149,7 @@ class Daemon:
         )
         host = SimHost(self.state, Faults(orders=wanted.orders), redeem=self.store.secrets.redeem)
         settings = Settings(
-            names={_HOST: "sim"}, patience=Patience(ask_again_s=0.2), rhythm=Rhythm(repair_s=100, tidy_s=1)
+            names={_HOST: "sim"}, patience=Patience(ask_again_s=0.2), rhythm=Rhythm(repair_s=200, tidy_s=2)
         )
         try:
             async with running(self.store, {_HOST: host}, self.state.clock, wanted.identify, settings) as self.house:

@@ -31,9 +31,10 @@ _GROUPS_BYTES = 1024  # what Python's getsockopt takes; who is in more groups is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The process at the other end of a UNIX socket, as the kernel knew it when it connected."""
+    """The process at the other end of a UNIX socket, as the kernel knew it when it connected. `name` is its user's."""
 
     uid: int
+    name: str
     groups: frozenset[int]
 
 
@@ -43,7 +44,7 @@ def peer_of(transport: Any) -> Peer | None:
     if sock is None or sock.family != socket.AF_UNIX:
         return None
     _, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return Peer(uid=uid, groups=frozenset((gid, *_groups(sock, uid))))
+    return Peer(uid=uid, name=_user_name(uid), groups=frozenset((gid, *_groups(sock, uid))))
 
 
 def _groups(sock: Any, uid: int) -> tuple[int, ...]:
@@ -73,12 +74,11 @@ class Identity:
         return self._by_peer(peer) if peer is not None else self._by_token(connection)
 
     def _by_peer(self, peer: Peer) -> Principal:
-        name = _user_name(peer.uid)
         if peer.uid not in (0, os.geteuid()) and _number_of(self._group) not in peer.groups:
-            hint = f"As root: usermod -aG {self._group} {name}; then log in again"
-            reason = f"{name} is neither root nor in group {self._group}"
+            hint = f"As root: usermod -aG {self._group} {peer.name}; then log in again"
+            reason = f"{peer.name} is neither root nor in group {self._group}"
             raise Problem(Refusal(why=Why.FORBIDDEN, reason=reason, hint=hint))
-        return Principal(name=name, role=Role.ADMINISTRATOR)
+        return Principal(name=peer.name, role=Role.ADMINISTRATOR)
 
     def _by_token(self, connection: HTTPConnection) -> Principal:
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")

@@ -72,6 +72,7 @@ async def serving(app: FastAPI, sockets: list[socket.socket]) -> AsyncIterator[N
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         ws="websockets-sansio",
         ws_ping_interval=30,
         timeout_graceful_shutdown=_LEAVING_S,

@@ -1,7 +1,7 @@
 """The command `inn`: from the words of a call to what it does, and from what went wrong to words and an exit code.
 
-The commonest calls, the lists, are known here by their words, because reading a call takes longer than answering it:
-with options or without, everything else is read by the grammar, which is loaded by name when it is needed.
+The commonest calls, the lists, are known here by their words, because loading what reads a call takes longer than all
+the rest. Everything else is read by the grammar, which is loaded by name when it is needed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _AT_ONCE = {
     ("host", "list"): "hosts",
     ("operation", "list"): "operations",
 }
+_OPTIONS = {"-f": "--format", "--format": "--format", "--project": "--project", "--socket": "--socket"}
 _FORMATS = ("table", "json", "yaml", "csv")
 
 
@@ -33,13 +34,25 @@ def main() -> None:
 
 
 def call(words: list[str]) -> None:
-    plain, form = _without_format(words)
+    plain, options = _apart(words)
     name = _AT_ONCE.get(tuple(plain))
     if name is not None:
-        getattr(importlib.import_module(_LISTS), name)(Line(), form)
+        line = Line(options.get("--socket", ""), options.get("--project", ""))
+        getattr(importlib.import_module(_LISTS), name)(line, options.get("--format", "table"))
     else:
         grammar = importlib.import_module(_GRAMMAR)
         grammar.spoken(grammar.build(), words)
+
+
+def _apart(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The options that every list has, off its end; whatever is odd about them is left to the grammar."""
+    plain, options = list(words), dict[str, str]()
+    while len(plain) > 2 and (option := _OPTIONS.get(plain[-2])) is not None and option not in options:
+        if plain[-1].startswith("-") or (option == "--format" and plain[-1] not in _FORMATS):
+            break
+        options[option] = plain[-1]
+        del plain[-2:]
+    return plain, options
 
 
 def _complete_streams() -> None:
@@ -50,12 +63,6 @@ def _complete_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without our … still shows the rest
-
-
-def _without_format(words: list[str]) -> tuple[list[str], str]:
-    if len(words) > 2 and words[-2] in ("-f", "--format") and words[-1] in _FORMATS:
-        return words[:-2], words[-1]
-    return words, "table"
 
 
 def told(act: Callable[[], object]) -> None:

@@ -32,8 +32,11 @@ def raw() -> Iterator[None]:
 
 
 def size() -> tuple[int, int]:
-    """Rows and columns."""
-    now = shutil.get_terminal_size()
+    """Rows and columns: of the terminal itself, whatever LINES and COLUMNS say."""
+    try:
+        now = os.get_terminal_size(sys.stdin.fileno())
+    except (OSError, ValueError):
+        now = shutil.get_terminal_size()
     return max(1, now.lines), max(1, now.columns)
 
 

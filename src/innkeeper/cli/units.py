@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from innkeeper.cli.line import CannotGoOn
 
@@ -75,3 +76,8 @@ def human_age(age_s: float) -> str:
         if age_s >= length:
             return f"{age_s // length:.0f}{unit}"
     return f"{max(0, age_s):.0f}s"
+
+
+def human_size(size: Mapping[str, int]) -> str:
+    vcpus = "1 vCPU" if size["vcpus"] == 1 else f"{size['vcpus']} vCPUs"
+    return f"{vcpus}, {human_mib(size['memory_mib'])} of memory, {size['disk_gib']} GiB of disk"

@@ -148,7 +148,7 @@ def test_every_list_has_cursors(api: httpx.Client, what: str) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "é", "W10=", "WzFd", "bnVsbA==", "[1]", "a" * 900])
 def test_a_cursor_that_is_none_of_ours_is_refused(api: httpx.Client, cursor: str) -> None:
-    assert "cursor" in problem(api.get("/v1/instances", params={"cursor": cursor}), 422)["detail"]
+    assert "cursor" in problem(api.get("/v1/templates", params={"cursor": cursor}), 422)["detail"]
 
 
 # --- power

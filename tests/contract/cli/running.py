@@ -57,7 +57,14 @@ class Inn:
 
 
 def environment(socket: Path) -> dict[str, str]:
-    return {**os.environ, "INN_SOCKET": str(socket), "COLUMNS": "100", "TERM": "xterm", "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "INN_SOCKET": str(socket),
+        "COLUMNS": "100",
+        "LINES": "50",
+        "TERM": "xterm",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 @contextlib.contextmanager

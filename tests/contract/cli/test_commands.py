@@ -162,7 +162,7 @@ def test_showing(inn: Inn, daemon: Daemon) -> None:
         "Status:",
         "running since",
         "Size:",
-        "1 vCPUs, 128 MiB of memory",
+        "1 vCPU, 128 MiB of memory",
         "Labels:",
         "a=b",
         "Expires:",

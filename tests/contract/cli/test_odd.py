@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.cli.running import INN, Inn, environment, ran
+from tests.contract.api.asking import launch
+from tests.contract.cli.running import INN, Inn, environment, in_terminal
 from tests.contract.daemon import Daemon
 
 LONG = "w" * 300
@@ -205,7 +206,7 @@ def test_without_the_right_one_is_told_how_to_get_it(daemon: Daemon) -> None:
 # --- outputs that are closed, full, or narrow
 
 
-@pytest.mark.parametrize("words", [("list",), ("list", "-f", "json"), ("--help",), ("template", "list")])
+@pytest.mark.parametrize("words", [("list", "-f", "json"), ("--help",)])
 def test_a_reader_who_has_seen_enough(daemon: Daemon, inn: Inn, words: tuple[str, ...]) -> None:
     inn.well("launch", "tiny")
     read, write = os.pipe()
@@ -230,7 +231,9 @@ def test_a_full_output(daemon: Daemon) -> None:
 
 def test_closed_streams(daemon: Daemon) -> None:
     script = '"$@" <&- >&- 2>&-; echo $?'
-    for words in (("list",), ("launch", "tiny", "unheard"), ("exec", "unheard", "--", "cat")):
+    with daemon.client() as api:
+        launch(api, "unheard")
+    for words in (("list",), ("exec", "unheard", "--", "cat")):
         done = subprocess.run(
             ["sh", "-c", script, "sh", *INN, *words],
             env=environment(daemon.socket),
@@ -255,7 +258,15 @@ def test_a_narrow_terminal(inn: Inn, monkeypatch: pytest.MonkeyPatch, words: tup
     assert max(map(len, prose)) <= 46  # a label may stand out
 
 
-def test_nothing_is_coloured_where_nobody_wants_it(daemon: Daemon) -> None:
+def test_nothing_is_coloured_where_nobody_looks(inn: Inn) -> None:
     for words in (("list",), ("--help",), ("show", "nosuch")):
-        done = ran(daemon.socket, *words)
-        assert b"\x1b" not in done.stdout + done.stderr
+        went = inn(*words)
+        assert "\x1b" not in went.out + went.err
+
+
+def test_nothing_is_coloured_for_who_does_not_want_it(daemon: Daemon) -> None:
+    env = {**environment(daemon.socket), "NO_COLOR": "1"}
+    with in_terminal([*INN, "launch", "--help"], env) as person:
+        seen, code = person.rest()
+    assert code == 0
+    assert b"\x1b[3" not in seen

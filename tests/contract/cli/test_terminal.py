@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 
+import httpx
 import pytest
 
+from tests.contract.api.asking import done, launch
 from tests.contract.cli.running import INN, PATIENCE_S, environment, in_terminal, ran, started, terminal
 from tests.contract.daemon import Daemon
 
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture(scope="module")
 def web(daemon: Daemon) -> str:
-    done = subprocess.run([*INN, "launch", "tiny", "web", "--wait"], env=environment(daemon.socket), check=False)
-    assert done.returncode == 0
+    with daemon.client() as api:
+        launch(api, "web")
     return "web"
 
 
@@ -65,11 +66,11 @@ def test_a_console_is_left_by_its_key(daemon: Daemon, web: str) -> None:
         assert person.rest()[1] == 0
 
 
-def test_a_console_ends_with_its_machine(daemon: Daemon) -> None:
-    assert ran(daemon.socket, "launch", "tiny", "brief", "--wait").returncode == 0
+def test_a_console_ends_with_its_machine(daemon: Daemon, api: httpx.Client) -> None:
+    launch(api, "brief")
     with terminal(daemon.socket, "console", "brief") as person:
         person.until(b"login: ")
-        assert ran(daemon.socket, "stop", "brief", "--force").returncode == 0
+        done(api, api.post("/v1/instances/brief/stop", json={"force": True}))
         person.until(b"QEMU was stopped")
         assert person.rest()[1] == 0
 
@@ -79,17 +80,17 @@ def test_a_console_ends_with_its_machine(daemon: Daemon) -> None:
 
 def test_a_command_reads_what_we_are_given(daemon: Daemon, web: str) -> None:
     data = bytes(range(256)) * 3000
-    done = ran(daemon.socket, "exec", web, "--", "cat", given=data)
-    assert (done.returncode, done.stdout, done.stderr) == (0, data, b"")
+    said = ran(daemon.socket, "exec", web, "--", "cat", given=data)
+    assert (said.returncode, said.stdout, said.stderr) == (0, data, b"")
 
 
 def test_the_outputs_of_a_command_stay_apart(daemon: Daemon, web: str) -> None:
-    done = ran(daemon.socket, "exec", web, "--", "cat", "/nix")
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr == b"cat: /nix: No such file or directory\n"
+    said = ran(daemon.socket, "exec", web, "--", "cat", "/nix")
+    assert (said.returncode, said.stdout) == (1, b"")
+    assert said.stderr == b"cat: /nix: No such file or directory\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_our_signals_are_the_commands(daemon: Daemon, web: str, number: signal.Signals) -> None:
     with started(daemon.socket, "exec", web, "--", "cat") as process:
         assert process.stdin is not None
@@ -107,8 +108,8 @@ def test_a_command_in_a_terminal(daemon: Daemon, web: str) -> None:
         assert person.rest()[1] == 0
 
 
-def test_a_command_whose_machine_ends(daemon: Daemon) -> None:
-    assert ran(daemon.socket, "launch", "tiny", "doomed", "--wait").returncode == 0
+def test_a_command_whose_machine_ends(daemon: Daemon, api: httpx.Client) -> None:
+    launch(api, "doomed")
     with started(daemon.socket, "exec", "doomed", "--", "cat") as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -125,7 +126,7 @@ def test_a_command_whose_machine_ends(daemon: Daemon) -> None:
 
 
 def test_a_person_sees_progress(daemon: Daemon) -> None:
-    daemon.build_takes("tiny", 100)  # two seconds of ours
+    daemon.build_takes("tiny", 60)  # a bit more than a second of ours
     with terminal(daemon.socket, "template", "build", "tiny") as person:
         person.until(b"build template tiny")
         assert person.rest()[1] == 0

@@ -12,7 +12,7 @@ from innkeeper.cli.commands import lists
 from innkeeper.cli.grammar.words import HERE, Format, Here, Instance, InstanceNames, Timeout, named
 from innkeeper.cli.line import Line, at
 from innkeeper.cli.output import Columns, dump, show_many, show_one
-from innkeeper.cli.units import human_age, human_bytes, human_mib, seconds
+from innkeeper.cli.units import human_age, human_bytes, human_size, seconds
 
 _DAY_S = 24 * 3600
 _RECENT = 12
@@ -36,7 +36,7 @@ def show(
         _show_metrics(where.line, name, form)
         return
     one = where.line.get(at("instances", name))
-    show_one(one, _lines(one), form)
+    show_one(one, lines(one), form)
 
 
 def logs(name: Instance, /, *, where: Here = HERE) -> None:
@@ -56,9 +56,9 @@ def wait(
         where.line.get(at("instances", name, "wait"), **{"for": for_, "timeout_s": timeout_s})
 
 
-def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
-    size, rates = one["size"], one["rates"]
-    lines: list[tuple[str, object]] = [
+def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
+    rates = one["rates"]
+    told: list[tuple[str, object]] = [
         ("Name", one["name"]),
         ("Id", one["id"]),
         ("Status", one["status"] + (f" since {_when(one['since'])}" if one["since"] else "")),
@@ -66,24 +66,24 @@ def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Wanted", one["wanted"]),
         ("Guest", _guest(one)),
         ("Template", one["template"]),
-        ("Size", f"{size['vcpus']} vCPUs, {human_mib(size['memory_mib'])} of memory, {size['disk_gib']} GiB of disk"),
+        ("Size", human_size(one["size"])),
         ("Host", one["host"]),
         *((f"Card {n['mac']}", f"{', '.join(n['addresses'])} on {n['network']}") for n in one["nics"]),
         *((f"Disk {v['name']}", f"{v['size_gib']} GiB ({v['id']})") for v in one["volumes"]),
         ("Created", _when(one["created_at"])),
     ]
     if one["expires_at"]:
-        lines.append(("Expires", _when(one["expires_at"])))
+        told.append(("Expires", _when(one["expires_at"])))
     if flags := [f for f in ("autostart", "ephemeral") if one[f]]:
-        lines.append(("Flags", ", ".join(flags)))
+        told.append(("Flags", ", ".join(flags)))
     if one["labels"]:
-        lines.append(("Labels", ", ".join(f"{k}={v}" for k, v in one["labels"].items())))
+        told.append(("Labels", ", ".join(f"{k}={v}" for k, v in one["labels"].items())))
     if one["operation"]:
-        lines.append(("Operation", f"{one['operation']} holds it: inn operation show {one['operation']}"))
+        told.append(("Operation", f"{one['operation']} holds it: inn operation show {one['operation']}"))
     if rates:
         cpu, memory = f"{rates['cpu'] * 100:.0f} % of a CPU", human_bytes(rates["memory_mib"] * 1024**2)
-        lines.append(("Load", f"{cpu}, {memory} of the host's memory"))
-    return lines
+        told.append(("Load", f"{cpu}, {memory} of the host's memory"))
+    return told
 
 
 def _guest(one: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from innkeeper.cli.units import human_age, human_bytes, human_mib
 
 OPERATIONS_SHOWN = 20
 
-_INSTANCES: Columns = {
+INSTANCES: Columns = {
     "NAME": lambda i: i["name"],
     "STATUS": lambda i: i["status"],
     "ADDRESS": lambda i: (i["addresses"] or ["-"])[0],
@@ -22,7 +22,7 @@ _INSTANCES: Columns = {
     "AGE": lambda i: human_age(time.time() - i["created_at"]),
     "ID": lambda i: i["id"],
 }
-_TEMPLATES: Columns = {
+TEMPLATES: Columns = {
     "NAME": lambda t: f"{t['name']}:{t['version']}",
     "OS": lambda t: t["os"] or "-",
     "DISK": lambda t: human_bytes(t["virtual_size_bytes"]),
@@ -32,7 +32,7 @@ _TEMPLATES: Columns = {
     "USED BY": lambda t: t["used_by"],
     "ID": lambda t: t["id"],
 }
-_NETWORKS: Columns = {
+NETWORKS: Columns = {
     "NAME": lambda n: n["name"],
     "RANGE": lambda n: n["cidr"],
     "GATEWAY": lambda n: n["gateway"],
@@ -41,7 +41,7 @@ _NETWORKS: Columns = {
     "CARDS": lambda n: n["instances"],
     "ID": lambda n: n["id"],
 }
-_HOSTS: Columns = {
+HOSTS: Columns = {
     "NAME": lambda h: h["name"],
     "STATUS": lambda h: h["status"],
     "INSTANCES": lambda h: h["instances"],
@@ -52,7 +52,7 @@ _HOSTS: Columns = {
     "QEMU": lambda h: h["qemu_version"] or "-",
     "ID": lambda h: h["id"],
 }
-_OPERATIONS: Columns = {
+OPERATIONS: Columns = {
     "ID": lambda o: o["id"],
     "WHAT": lambda o: o["title"],
     "STATE": lambda o: o["state"],
@@ -66,22 +66,22 @@ _OPERATIONS: Columns = {
 
 def instances(line: Line, form: str) -> None:
     items = list(line.every("/v1/instances", limit=10_000))
-    show_many(items, _INSTANCES, form, "No instances. Make one: inn launch TEMPLATE NAME")
+    show_many(items, INSTANCES, form, "No instances. Make one: inn launch TEMPLATE NAME")
 
 
 def templates(line: Line, form: str) -> None:
     items = list(line.every("/v1/templates"))
-    show_many(items, _TEMPLATES, form, "No templates. Make one: inn template build debian-12, or tiny")
+    show_many(items, TEMPLATES, form, "No templates. Make one: inn template build debian-12, or tiny")
 
 
 def networks(line: Line, form: str) -> None:
-    show_many(list(line.every("/v1/networks")), _NETWORKS, form, "No networks")
+    show_many(list(line.every("/v1/networks")), NETWORKS, form, "No networks")
 
 
 def hosts(line: Line, form: str) -> None:
-    show_many(list(line.every("/v1/hosts")), _HOSTS, form, "No hosts")
+    show_many(list(line.every("/v1/hosts")), HOSTS, form, "No hosts")
 
 
 def operations(line: Line, form: str, limit: int = OPERATIONS_SHOWN) -> None:
     items: list[dict[str, Any]] = line.get("/v1/operations", limit=limit)["items"]
-    show_many(items, _OPERATIONS, form, "No operations yet")
+    show_many(items, OPERATIONS, form, "No operations yet")

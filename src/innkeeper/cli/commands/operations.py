@@ -30,11 +30,11 @@ def list_(
 
 def show(operation: OperationId, /, *, form: Format = "table", where: Here = HERE) -> None:
     one = where.line.get(at("operations", operation))
-    show_one(one, _lines(one), form)
+    show_one(one, lines(one), form)
 
 
-def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
-    lines: list[tuple[str, object]] = [
+def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
+    told: list[tuple[str, object]] = [
         ("Id", one["id"]),
         ("What", one["title"]),
         ("State", one["state"] + (" (cancelling)" if one["cancel_wanted"] and one["state"] == "running" else "")),
@@ -42,14 +42,14 @@ def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Took", f"{one['updated_at'] - one['created_at']:.2f} s"),
     ]
     if one["doing"]:
-        lines.append(("Doing", f"{one['doing']} ({one['progress'] * 100:.0f} %)"))
+        told.append(("Doing", f"{one['doing']} ({one['progress'] * 100:.0f} %)"))
     if one["error"]:
-        lines.append(("Error", one["error"]))
+        told.append(("Error", one["error"]))
     if one["hint"]:
-        lines.append(("Hint", one["hint"]))
+        told.append(("Hint", one["hint"]))
     if one["children"]:
-        lines.append(("Parts", "\n".join(one["children"])))
-    return lines + [(f"Step {s['number'] + 1}", f"{s['state']}: {s['words']}") for s in one["plan"]]
+        told.append(("Parts", "\n".join(one["children"])))
+    return told + [(f"Step {s['number'] + 1}", f"{s['state']}: {s['words']}") for s in one["plan"]]
 
 
 def cancel(operation: OperationId, /, *, where: Here = HERE) -> None:

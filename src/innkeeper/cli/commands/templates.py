@@ -12,7 +12,7 @@ from innkeeper.cli.follow import each, follow, post
 from innkeeper.cli.grammar.words import HERE, Format, Here, Instance, Template
 from innkeeper.cli.line import CannotGoOn, at
 from innkeeper.cli.output import show_one
-from innkeeper.cli.units import human_bytes, human_mib
+from innkeeper.cli.units import human_bytes, human_size
 
 NewName = Annotated[str, Parameter(help="the template's name; the next version of it is made", metavar="NAME")]
 
@@ -23,11 +23,10 @@ def list_(*, form: Format = "table", where: Here = HERE) -> None:
 
 def show(name: Template, /, *, form: Format = "table", where: Here = HERE) -> None:
     one = where.line.get(at("templates", name))
-    show_one(one, _lines(one), form)
+    show_one(one, lines(one), form)
 
 
-def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
-    size = one["default_size"]
+def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
     brings = [word for word, has in (("agent", one["agent"]), ("cloud-init", one["cloud_init"])) if has]
     return [
         ("Name", f"{one['name']}:{one['version']}"),
@@ -36,7 +35,7 @@ def _lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Boots by", one["firmware"]),
         ("Digest", f"sha256:{one['digest']}"),
         ("Disk", f"{human_bytes(one['virtual_size_bytes'])}, stored in {human_bytes(one['stored_bytes'])}"),
-        ("Default", f"{size['vcpus']} vCPUs, {human_mib(size['memory_mib'])} memory, {size['disk_gib']} GiB disk"),
+        ("Default", human_size(one["default_size"])),
         ("Brings", ", ".join(brings) or "nothing of ours"),
         ("Origin", one["origin"]),
         ("Used by", f"{one['used_by']} instances"),
