@@ -5,7 +5,7 @@ BIN := .venv/bin
 CODE := $(wildcard src tests bench scripts)
 QUICK := not vm and not net and not pg and not slow
 
-.PHONY: dev environment demo lint format test-fast net vm check bench lock docs
+.PHONY: dev environment demo lint format test-fast net vm soak check bench lock docs
 
 dev: ## everything that tests, linters and the product need on this machine
 	@. scripts/prepare.sh && prepare dev
@@ -56,3 +56,6 @@ lock: ## pins and hashes of all that is installed by pip
 docs: environment ## docs/reference from the program itself; then every link is checked
 	if [ -f scripts/reference.py ]; then $(BIN)/python scripts/reference.py docs/reference; fi
 	$(BIN)/pytest -q tests/house/test_documents.py
+
+soak: dev ## whole daemons and Debians on real QEMU, many minutes
+	.venv/bin/pytest -m "vm or slow" tests/vm/daemon tests/vm/debian tests/vm/test_image_*.py

@@ -37,6 +37,7 @@ GOOD = (
     gzip.compress(b"#cloud-config\n"),
 )
 BAD = (
+    (b"#cloud-config\n!!set\n? a\n", "set"),
     (b"", "empty"),
     (b" \n\t\n", "empty"),
     (b"packages: [htop]\n", "first line"),

@@ -17,7 +17,7 @@ from innkeeper.drivers.qemu.agent import GuestAgent
 from innkeeper.drivers.qemu.directory import CHANNELS, QMP, MachineDirectory, Record, boot_id
 from innkeeper.drivers.qemu.qmp import Monitor, NoAnswer, Rejected
 from innkeeper.drivers.qemu.render import channel_label, channel_port
-from innkeeper.drivers.qemu.seen import End, EndFacts, Event, Seen, ShutDown, explain, follow
+from innkeeper.drivers.qemu.seen import NO_SPACE, End, EndFacts, Event, Run, Seen, ShutDown, explain, follow
 from innkeeper.drivers.qemu.serial import ConsoleLine
 from innkeeper.model.hardware import AGENT_CHANNEL
 
@@ -65,6 +65,7 @@ class Machine:
             async with asyncio.timeout(timeout_s):
                 await monitor.connect(line or self.directory.connect(QMP), timeout_s)
                 run, ends = await monitor.run(), await monitor.open_ends()
+                full = run is Run.IO_ERROR and await monitor.out_of_space()
         except (NoAnswer, Rejected, OSError) as error:
             await monitor.close()
             why = str(error) or f"it did not answer in {timeout_s:g} s"
@@ -73,7 +74,9 @@ class Machine:
         self._monitor = monitor
         channels = frozenset(name for name in CHANNELS if channel_label(name) in ends)
         answered = self.seen.answered or bool(channels)
-        self._see(replace(self.seen, run=run, open_channels=channels, answered=answered, unreachable=""))
+        seen = replace(self.seen, run=run, open_channels=channels, answered=answered, unreachable="", no_space=full)
+        # The event that named the disk came to an earlier life of ours.
+        self._see(replace(seen, trouble=seen.trouble or NO_SPACE) if full else seen)
 
     async def changes(self) -> AsyncIterator[Seen]:
         """What is seen now, then whenever it changed, newest only; the last one has an `end`. Any number may follow."""

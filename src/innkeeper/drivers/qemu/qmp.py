@@ -119,6 +119,11 @@ class Monitor:
         answer = await self._say("query-chardev")
         return frozenset(entry["label"] for entry in answer if entry["frontend-open"])
 
+    async def out_of_space(self) -> bool:
+        """Whether a disk stands still because its file system was full when it was last written to."""
+        answer = await self._say("query-block")
+        return any(entry.get("io-status") == "nospace" for entry in answer)
+
     async def block_counters(self) -> dict[str, BlockCounters]:
         """By device id."""
         found = {}

@@ -13,6 +13,8 @@ from typing import assert_never
 
 from innkeeper.model.observed import Ended, Phase
 
+NO_SPACE = "no space left in its pool"
+
 
 class Run(StrEnum):
     """Whether virtual CPUs run. `BUSY` is what passes by itself (loading, saving)."""
@@ -127,9 +129,7 @@ def follow(seen: Seen, event: Event) -> Seen:
         case Resumed():
             return replace(seen, run=Run.RUNNING, no_space=False, trouble="the guest panicked" if seen.panicked else "")
         case DiskTrouble(stops=True):
-            words = (
-                f"{event.device}: no space left in its pool" if event.no_space else f"{event.device}: {event.reason}"
-            )
+            words = f"{event.device}: {NO_SPACE if event.no_space else event.reason}"
             return replace(seen, run=Run.IO_ERROR, no_space=event.no_space, trouble=words)
         case DiskTrouble():
             return replace(seen, trouble=f"{event.device} reported to the guest: {event.reason}")
