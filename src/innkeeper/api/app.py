@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from innkeeper.api import openapi, problems
 from innkeeper.api.asked import Asked
+from innkeeper.api.limits import LimitedBodies
 from innkeeper.api.routes import events, guests, instances, metrics, operations, power, site, streams, templates
 from innkeeper.control.instances import Instances
 from innkeeper.control.launching import Launching
@@ -20,8 +21,6 @@ from innkeeper.control.templates import Templates
 from innkeeper.control.waiting import Waiting
 from innkeeper.control.watch import Watch
 from innkeeper.ports.store import Pictures
-
-_BODY_MOST = 4 << 20  # bytes; user-data may have one of them, and a quarter more as base64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +44,9 @@ def application(asked: Asked, cases: UseCases, pictures: Pictures, monitor: Moni
         docs_url=None,  # its page loads scripts from elsewhere; the schema itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=_BODY_MOST,
         generate_unique_id_function=lambda route: route.name,  # what clients call their methods
     )
+    app.add_middleware(LimitedBodies)
     problems.install(app)
     app.include_router(instances.routes(asked, pictures, cases.instances, cases.launching, monitor))
     app.include_router(guests.routes(asked, pictures, monitor, cases.lines, cases.waiting))

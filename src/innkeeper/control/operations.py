@@ -33,7 +33,8 @@ class Operations:
         return found
 
     async def children(self, operation: Operation) -> tuple[Operation, ...]:
-        return await self._journal.children(operation.id)
+        """Only parents have any, and they alone have no subject of their own: for the others nothing is read."""
+        return () if operation.subjects else await self._journal.children(operation.id)
 
     async def plan(self, operation: Operation) -> Plan | None:
         return await self._journal.plan_of(operation.id)
@@ -55,7 +56,7 @@ class Operations:
         if found.state.ended:
             reason = f"operation {found.id} has ended already: {found.state.value}"
             return Refusal(why=Why.CONFLICT, reason=reason, hint="")
-        for child in await self._journal.children(found.id):
+        for child in await self.children(found):
             await self._works.cancel(child.id)
         return await self._works.cancel(found.id) or found
 
