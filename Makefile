@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
 CODE := $(wildcard src tests bench scripts)
+# Tests start hundreds of processes: without compiled files each would read all of our source anew.
+export PYTHONDONTWRITEBYTECODE :=
 QUICK := not vm and not net and not pg and not slow
 
 .PHONY: dev environment demo lint format test-fast net vm soak check bench lock docs
@@ -27,7 +29,7 @@ format: environment
 	$(BIN)/ruff check --fix $(CODE)
 
 test-fast: environment ## no root, no KVM, no network, less than a minute
-	$(BIN)/pytest -n 2 -m "$(QUICK)"
+	$(BIN)/pytest -n 3 -m "$(QUICK)"
 
 net: dev ## root and network namespaces, or a PostgreSQL server of our own
 	$(BIN)/pytest -m "(net or pg) and not vm and not slow"

@@ -113,6 +113,8 @@ make_environment() {  # $1: run or dev
   fi
   fresh "$1" && return
   pip_install --no-deps --no-index --no-build-isolation --editable "$root"
+  # For users who may run `inn` here but not write here, and where Python is told to leave no compiled files.
+  "$venv/bin/python" -m compileall -q "$root/src/innkeeper" || fail "Not all of $root/src can be compiled; see above."
   stamp_self >"$venv/made-from"
 }
 

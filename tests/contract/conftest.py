@@ -16,8 +16,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(daemon: Daemon) -> Iterator[httpx.Client]:
-    """As root, over the UNIX socket."""
+    """As root, over the UNIX socket. Made once: httpx prepares for TLS with each client, longer than a test takes."""
     with daemon.client() as client:
         yield client

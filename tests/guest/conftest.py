@@ -12,6 +12,9 @@ from innkeeper.drivers.guestlink.fake import FakeGuest
 from innkeeper.drivers.guestlink.hand import GuestLink
 from tests.guest.channel import Channel, build, linked
 
+# Three times slower to build and to run.
+SANITIZED = pytest.param("sanitized", marks=pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -30,7 +33,7 @@ def socket_path() -> Iterator[str]:
         yield str(Path(folder) / "channel")
 
 
-@pytest.fixture(params=["plain", "sanitized"])
+@pytest.fixture(params=["plain", SANITIZED])
 async def channel(request: pytest.FixtureRequest, socket_path: str) -> AsyncIterator[Channel]:
     async with Channel.running(request.getfixturevalue(request.param), socket_path) as running:
         yield running
@@ -43,7 +46,7 @@ async def link(channel: Channel) -> AsyncIterator[GuestLink]:
         yield connected
 
 
-@pytest.fixture(params=["fake", "plain", "sanitized"])
+@pytest.fixture(params=["fake", "plain", SANITIZED])
 async def any_path(request: pytest.FixtureRequest, socket_path: str) -> AsyncIterator[str]:
     """The channel of any guest, for what all must keep."""
     if request.param == "fake":

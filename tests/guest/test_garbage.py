@@ -27,6 +27,9 @@ from innkeeper.drivers.guestlink.frames import PAYLOAD_MAX, Decoder, Frame, Kind
 from innkeeper.ports.streams import ExecRequest, Exited
 from tests.guest.channel import PATIENCE_S, children
 
+# Against the program built to notice its mistakes.
+pytestmark = pytest.mark.slow
+
 NONCE = 4242
 
 

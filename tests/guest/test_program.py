@@ -223,7 +223,9 @@ async def test_a_command_inherits_only_its_own_descriptors(link: GuestLink) -> N
 
 async def test_a_command_gets_ordinary_signals(link: GuestLink) -> None:
     words = (await run(link, "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status")).out.split()
-    assert [int(mask, 16) for mask in words[1::2]] == [0, 0]
+    # 32 and 33 belong to the C library, which lets nobody change them: they are as who runs these tests left them.
+    library = 1 << 31 | 1 << 32
+    assert [int(mask, 16) & ~library for mask in words[1::2]] == [0, 0]
 
 
 async def test_waiting_costs_nothing(link: GuestLink, channel: Channel) -> None:

@@ -9,7 +9,7 @@ import pytest
 from innkeeper.model.work import Operation
 from innkeeper.sim.faults import Fault, Faults, Killed
 from tests.jobs.life import Lives, footprint
-from tests.jobs.wishes import WISHES, Wish
+from tests.jobs.wishes import EACH, Wish
 
 DEATHS = (Fault.KILL_BEFORE, Fault.KILL_UNRECORDED, Fault.KILL_AFTER)
 
@@ -69,14 +69,7 @@ async def _killed_then_alive(folder: Path, wish: Wish, count: Count, faults: Fau
         return footprint(lives, life.cluster)
 
 
-# All wishes take minutes of fsync; in the fast run a launch with secrets and a deletion stand for them.
-ALL = [
-    pytest.param(w, id=w.name, marks=[] if w.name in ("launch-user-data", "delete-force") else [pytest.mark.slow])
-    for w in WISHES
-]
-
-
-@pytest.mark.parametrize("wish", ALL)
+@pytest.mark.parametrize("wish", EACH)
 async def test_killed_at_every_write(wish: Wish, tmp_path: Path) -> None:
     expected, points, _ = await _undisturbed(tmp_path / "calm", wish)
     assert points >= 4, "accepting and ending are writes, each with a point before and after"
@@ -86,7 +79,7 @@ async def test_killed_at_every_write(wish: Wish, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", DEATHS)
-@pytest.mark.parametrize("wish", ALL)
+@pytest.mark.parametrize("wish", EACH)
 async def test_killed_around_every_order(wish: Wish, fault: Fault, tmp_path: Path) -> None:
     expected, _, orders = await _undisturbed(tmp_path / "calm", wish)
     for number in range(1, orders + 1):

@@ -13,7 +13,7 @@ from innkeeper.model.plans import NoUndo
 from innkeeper.model.work import Operation, OperationState
 from innkeeper.sim.faults import Fault, Faults
 from tests.jobs.life import Lives, footprint
-from tests.jobs.wishes import WISHES, Wish
+from tests.jobs.wishes import EACH, WISHES, Wish
 
 
 async def _prepared(folder: Path, wish: Wish) -> tuple[Lives, dict[str, object]]:
@@ -31,7 +31,7 @@ async def _steps(folder: Path, wish: Wish) -> int:
         return ended.steps
 
 
-@pytest.mark.parametrize("wish", WISHES, ids=lambda w: w.name)
+@pytest.mark.parametrize("wish", EACH)
 async def test_a_refused_step_undoes_what_was_done(wish: Wish, tmp_path: Path) -> None:
     for number in range(1, await _steps(tmp_path / "calm", wish) + 1):
         lives, before = await _prepared(tmp_path / f"refused-{number}", wish)
@@ -53,7 +53,7 @@ async def test_a_refused_step_undoes_what_was_done(wish: Wish, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fault", [Fault.AWAY, Fault.LOSE_ANSWER])
-@pytest.mark.parametrize("wish", WISHES, ids=lambda w: w.name)
+@pytest.mark.parametrize("wish", EACH)
 async def test_silence_is_waited_out(wish: Wish, fault: Fault, tmp_path: Path) -> None:
     calm, _ = await _prepared(tmp_path / "calm", wish)
     async with calm.living() as life:
@@ -70,10 +70,10 @@ async def test_silence_is_waited_out(wish: Wish, fault: Fault, tmp_path: Path) -
 
 
 # Repair does not make a template again whose artefacts are gone: launches from it are refused, and it can be deleted.
-MENDABLE = [w for w in WISHES if w.name != "delete-template"]
+MENDABLE = [case for case in EACH if case.id != "delete-template"]
 
 
-@pytest.mark.parametrize("wish", MENDABLE, ids=lambda w: w.name)
+@pytest.mark.parametrize("wish", MENDABLE)
 async def test_what_a_broken_host_leaves_is_repaired(wish: Wish, tmp_path: Path) -> None:
     """It refuses although the effect stands, against its promise: undo does not know of it, repair finds it."""
     for number in range(1, await _steps(tmp_path / "calm", wish) + 1):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from innkeeper.control.launching import LaunchOrder
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Firmware
@@ -130,3 +132,6 @@ WISHES = (
     Wish(name="delete", before=stopped, decide=to_web(lambda c, i: deleting.delete(c, i, force=False))),
     Wish(name="delete-force", before=running, decide=to_web(lambda c, i: deleting.delete(c, i, force=True))),
 )
+
+# As parameters of a test. Each means a few dozen lives, so in the fast run a launch with secrets stands for all.
+EACH = [pytest.param(w, id=w.name, marks=[] if w.name == "launch-user-data" else [pytest.mark.slow]) for w in WISHES]

@@ -123,3 +123,17 @@ def test_a_key_is_its_askers_own(api: httpx.Client, daemon: Daemon) -> None:
         second = accepted(other.post("/v1/instances", json={"template": "tiny"}, headers=key))
     assert second["id"] != first["id"]
     assert second["principal"] == "token"
+
+
+def test_a_key_that_came_with_another_request_is_refused(api: httpx.Client) -> None:
+    key = {"idempotency-key": "reused"}
+    first = done(api, api.post("/v1/instances", json={"template": "tiny", "name": "reused"}, headers=key))
+    for path, body in (
+        ("/v1/instances", {"template": "tiny", "name": "other"}),
+        ("/v1/instances", {"template": "tiny", "name": "reused", "count": 2}),
+        ("/v1/instances/reused/stop", {"force": True}),
+    ):
+        answer = problem(api.post(path, json=body, headers=key), 422)
+        assert "came before with another request" in answer["detail"]
+        assert first["id"] in answer["detail"]
+    problem(api.get("/v1/instances/other"), 404)

@@ -102,6 +102,7 @@ def test_a_daemon_that_ends_meanwhile_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_the_demo_ends_cleanly(tmp_path: Path) -> None:
     command = [*INN, "demo", "--data", str(tmp_path / "data")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as daemon:
