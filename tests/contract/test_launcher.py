@@ -14,12 +14,12 @@ import pytest
 
 from innkeeper.drivers.confine.hand import Launcher
 from innkeeper.drivers.qemu.process import gone, hold, start_time
-from innkeeper.ports.launcher import LauncherGone, Namespace, Spawned, SpawnFailed, SpawnRequest
+from innkeeper.ports.launcher import LauncherGone, Namespace, Spawned, SpawnFailed, SpawnRequest, Users
 from tests.vm.machines import unable
 
 pytestmark = pytest.mark.skipif(unable() is not None, reason=str(unable()))
 
-UID = 712346
+UID = Users(0).of_slot(7)
 TOLD = (
     "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|SigIgn)' /proc/self/status; umask; pwd; ulimit -c; ulimit -n;"
     "cat /proc/self/oom_score_adj; ls /proc/self/fd | tr '\\n' ' '; grep -c : /proc/net/dev; env | sort"

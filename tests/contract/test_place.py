@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,49 @@ def test_the_right_database_is(tmp_path: Path) -> None:
 
 def test_a_new_installation_is(tmp_path: Path) -> None:
     Place(tmp_path).check_database(Cluster(), accepted=False)
+
+
+def _twins(root: Path, same: Callable[[Place], object]) -> tuple[Place, Place]:
+    """Two installations that draw the same; of some hundred, two do."""
+    seen: dict[object, Place] = {}
+    for number in range(100_000):
+        place = _At(root / str(number), run=root / "run")
+        twin = seen.setdefault(same(place), place)
+        if twin is not place:
+            return twin, place
+    raise AssertionError("no two draw the same")
+
+
+@dataclass(frozen=True, slots=True)
+class _At(Place):
+    """Not below the real /run."""
+
+    run: Path
+
+    @property
+    def volatile(self) -> Path:
+        return self.run / self.tag
+
+
+def test_two_installations_do_not_meet(tmp_path: Path) -> None:
+    first, second = (_At(tmp_path / name, run=tmp_path / "run") for name in ("a", "b"))
+    first.make()
+    second.make()
+    second.make()
+    assert first.tag != second.tag
+    assert {first.users.of_slot(n) for n in (0, 59_999)}.isdisjoint(second.users.of_slot(n) for n in (0, 59_999))
+    assert len({first.users.converter, first.users.prover, first.users.of_slot(59_999)}) == 3
+
+
+@pytest.mark.parametrize("same", [lambda p: p.tag, lambda p: p.users], ids=["names", "users"])
+def test_what_draws_the_same_as_another_is_refused(tmp_path: Path, same: Callable[[Place], object]) -> None:
+    first, second = _twins(tmp_path, same)
+    first.make()
+    with pytest.raises(CannotServe, match=rf"{first.data}.*choose another --data"):
+        second.make()
+    first.make()
+    first.data.rename(tmp_path / "gone")
+    second.make()
 
 
 def test_a_token_is_made_once_and_whole(tmp_path: Path) -> None:

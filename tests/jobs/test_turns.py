@@ -13,16 +13,16 @@ from innkeeper.control.submit import Asking
 from innkeeper.jobs.execute import OncePerPicture, order_for
 from innkeeper.model.actions import ConvergeNetwork
 from innkeeper.model.cluster import Cluster
-from innkeeper.model.ids import Kind, NetworkId, OperationId, ProjectId, Ref
+from innkeeper.model.ids import Draw, InstanceId, Kind, NetworkId, OperationId, ProjectId, Ref
 from innkeeper.model.network import Network
-from innkeeper.model.plans import NoUndo, Step, Verb
+from innkeeper.model.plans import NoUndo, Plan, Put, Refusal, Step, Verb
 from innkeeper.model.work import Operation, OperationState, Order, Outcome, Record
 from innkeeper.plan import power
 from innkeeper.plan.delete import delete
 from innkeeper.ports.store import StoreFailed
 from innkeeper.sim.faults import Fault, Faults, Killed
 from tests.jobs.life import HOST, QUICK, Decide, Life, Lives, footprint
-from tests.jobs.wishes import building, launching, running, to_web
+from tests.jobs.wishes import building, launching, running, to_web, two_together
 
 
 async def _begun(life: Life, decide: Decide) -> Operation:
@@ -96,6 +96,30 @@ async def test_stopping_a_launch_by_force_leaves_a_whole_instance(tmp_path: Path
         assert footprint(lives, life.cluster)
 
 
+def _starting(instance: InstanceId) -> Decide:
+    return lambda c, d, n: power.start(c, c.instances[instance])
+
+
+@pytest.mark.parametrize("verb", ["stop", "delete"])
+async def test_taking_one_of_all_or_none_over_leaves_the_others_whole(tmp_path: Path, verb: str) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+        take = to_web(lambda c, i: power.stop(c, i, force=True) if verb == "stop" else delete(c, i, force=True))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(life.wish(two_together))
+            group.create_task(life.wish(take))
+        await life.settled()
+        await life.mend()
+        footprint(lives, life.cluster)
+        left = {i.name: i for i in life.cluster.instances.values()}
+        assert left.keys() == ({"web", "db"} if verb == "stop" else {"db"})
+        for one in left.values():
+            started = await life.wish(_starting(one.id))
+            assert isinstance(started, Operation)
+            assert started.state is OperationState.SUCCEEDED, started
+
+
 async def test_killed_while_undoing_it_goes_on_undoing(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:
@@ -167,6 +191,32 @@ async def test_a_fault_in_the_engine_ends_the_one_operation_it_struck(tmp_path: 
         await life.mend()
         left = {i.name for i in life.cluster.instances.values()}
         assert left == ({"web"} if wish == "launch" else set())
+
+
+@pytest.mark.parametrize("moment", ["finish", "abandon"])
+async def test_a_plan_that_contradicts_itself_ends_and_claims_nothing_for_ever(tmp_path: Path, moment: str) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+        sane = launching("db")
+
+        def contradicting(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+            plan = sane(c, d, n)
+            assert isinstance(plan, Plan)
+            twin = next(i for i in c.instances.values() if i.name == "web")
+            changes = (Put(noun=replace(twin, id=InstanceId("i-thief"))),)
+            plan = replace(plan, finish=changes)
+            return plan if moment == "finish" else replace(plan, abandon=changes)
+
+        ended = await life.wish(contradicting)
+        assert isinstance(ended, Operation)
+        assert (ended.state, ended.error) == (OperationState.FAILED, "a fault in Innkeeper itself")
+        for decide in (to_web(power.pause), to_web(lambda c, i: delete(c, i, force=True))):
+            after = await life.wish(decide)
+            assert isinstance(after, Operation)
+            assert after.state is OperationState.SUCCEEDED
+        await life.mend()
+        assert {i.name for i in life.cluster.instances.values()} == (set() if moment == "finish" else {"db"})
 
 
 async def test_a_fault_that_the_store_cannot_take_down_is_met_again_at_the_next_start(tmp_path: Path) -> None:

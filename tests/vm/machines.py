@@ -16,12 +16,13 @@ from innkeeper.drivers.qemu.render import Accelerator
 from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, StartSpec, start
 from innkeeper.model.hardware import Channels, Disk, Firmware, Hardware, RandomSource, RootPort
 from innkeeper.model.ids import InstanceId, VolumeId
+from innkeeper.ports.launcher import Users
 from tests.vm.guests import SLEEP, write_image
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 VOLUME = VolumeId("vol-3f09c2d41b7a")
 INSTANCE = InstanceId("i-3f09c2d41b7a")
-UID = 712345
+UID = Users(0).of_slot(6)
 CLUSTER = 65536
 
 HARDWARE = Hardware(

@@ -27,10 +27,21 @@ from innkeeper.model.actions import ConvergeNetwork
 from innkeeper.model.ids import HostId
 from innkeeper.model.observed import State
 from innkeeper.model.plans import NoUndo
-from innkeeper.model.work import Accepted, Done, Moment, OperationState, Order, Outcome, Record, Refused, Work
+from innkeeper.model.work import (
+    Accepted,
+    Done,
+    Moment,
+    Operation,
+    OperationState,
+    Order,
+    Outcome,
+    Record,
+    Refused,
+    Work,
+)
 from innkeeper.ports.clock import Clock
 from innkeeper.ports.host import HostAway, HostPort
-from innkeeper.ports.store import Pictures, StoreFailed, Works
+from innkeeper.ports.store import Contradiction, Pictures, StoreFailed, Works
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +106,16 @@ class Engine:
         """
         onward = any(s.undo is NoUndo.NO_WAY_BACK for s in work.plan.steps)
         fault = Refused(reason="a fault in Innkeeper itself", hint="Please report it with the daemon's log")
-        ended = self._stepped(_because(work, fault), 0, OperationState.FAILED)
-        operation = replace(ended.operation, done=max(1, ended.operation.done) if onward else 0)
+        ended = self._stepped(_because(work, fault), 0, OperationState.FAILED).operation
+        standing = replace(ended, done=max(1, ended.done))
         try:
-            await self._works.record(_record(replace(ended, operation=operation), Moment.ENDED))
+            try:
+                await self._works.record(_record(standing if onward else replace(ended, done=0), Moment.ENDED))
+            except Contradiction:
+                # Not even the way back can be written down: then the rows stay, and what they claim becomes free.
+                await self._works.record(_record(standing, Moment.ENDED))
         except StoreFailed as failed:
-            log.error("operation %s stays open until the next start: %s", work.operation.id, failed)
+            log.error("operation %s stays open until the next start: %s", ended.id, failed)
 
     async def _carry_out(self, work: Work, trail: Trail) -> None:
         if work.operation.state is OperationState.UNDOING:
@@ -115,7 +130,7 @@ class Engine:
                 await self._refused(work, trail, outcome)
                 return
             work = self._stepped(work, 1, OperationState.RUNNING)
-            trail.soon(_record(work, Moment.STEP_DONE, outcome.states))
+            trail.soon(_record(work.operation, Moment.STEP_DONE, outcome.states))
         await self._turned(work, trail, Moment.ENDED, OperationState.SUCCEEDED)
 
     # --- forward
@@ -165,7 +180,7 @@ class Engine:
                 log.error("%s: undoing step %d: %s", work.operation.title, number, outcome.reason)
             if number < work.operation.done:
                 work = self._stepped(work, -1, OperationState.UNDOING)
-                trail.soon(_record(work, Moment.STEP_UNDONE))
+                trail.soon(_record(work.operation, Moment.STEP_UNDONE))
         cancelled = work.operation.error == _CANCELLED.reason
         state = OperationState.CANCELLED if cancelled else OperationState.FAILED
         error = "; ".join([work.operation.error, *problems])
@@ -217,7 +232,7 @@ class Engine:
     async def _turned(self, work: Work, trail: Trail, moment: Moment, state: OperationState) -> Work:
         """The operation takes a turn, which is durable when this returns."""
         work = self._stepped(work, 0, state)
-        await trail.now(_record(work, moment))
+        await trail.now(_record(work.operation, moment))
         return work
 
 
@@ -225,8 +240,7 @@ def _because(work: Work, why: Refused) -> Work:
     return replace(work, operation=replace(work.operation, error=why.reason, hint=why.hint))
 
 
-def _record(work: Work, moment: Moment, states: tuple[State, ...] = ()) -> Record:
-    operation = work.operation
+def _record(operation: Operation, moment: Moment, states: tuple[State, ...] = ()) -> Record:
     return Record(
         operation=operation.id,
         moment=moment,

@@ -21,6 +21,7 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.codec import NotReadable, decode
 from innkeeper.model.ids import HostId
 from innkeeper.model.network import NetworkWanted
+from innkeeper.ports.launcher import Users
 
 # Read once, here: which installation a daemon serves when it is not told.
 DATA_FOLDER = Path(os.environ.get("INN_DATA", "/var/lib/innkeeper"))
@@ -39,8 +40,13 @@ class Place:
     @property
     def tag(self) -> str:
         """`ik` and four characters drawn from the data directory's path: marks what is ours in the kernel."""
-        number = int.from_bytes(hashlib.sha256(str(self.data.resolve()).encode()).digest()[:8], "big")
+        number = _drawn_from(self.data)
         return "ik" + "".join(_LETTERS[number // 36**i % 36] for i in range(4))
+
+    @property
+    def users(self) -> Users:
+        """As whom this installation's machines run; drawn from the path, too."""
+        return Users(_drawn_from(self.data) // 36**4 % Users.BLOCKS)
 
     @property
     def volatile(self) -> Path:
@@ -59,12 +65,13 @@ class Place:
             raise CannotServe(
                 f"the path of the data directory {self.data} is too long for a socket; choose a shorter one"
             )
+        self._refuse_twins()
         try:
             # Others may pass through, to the socket that its own mode guards; what is secret is closed by itself.
             self.data.mkdir(parents=True, exist_ok=True, mode=0o711)
             self.volatile.mkdir(parents=True, exist_ok=True, mode=0o755)
             (self.data / "agent").mkdir(exist_ok=True, mode=0o700)
-            self._claim_tag()
+            self._note()
         except PermissionError as error:
             raise CannotServe(
                 f"{error.filename} cannot be made by user {os.geteuid()}: run `inn serve` as root"
@@ -74,17 +81,23 @@ class Place:
                 f"the data directory {self.data} cannot be made: {error.strerror} ({error.filename})"
             ) from error
 
-    def _claim_tag(self) -> None:
-        """Four characters are few: two installations could draw the same, and would undo each other's networks."""
-        owner = self.volatile / "data"
-        ours = str(self.data.resolve())
-        if owner.exists() and (theirs := owner.read_text().strip()) not in ("", ours) and Path(theirs).is_dir():
-            raise CannotServe(
-                f"{self.data} and {theirs} would use the same names in the kernel ({self.tag}): choose another --data"
-            )
-        draft = owner.with_name(".data.draft")
-        draft.write_text(f"{ours}\n")
-        draft.replace(owner)
+    def _refuse_twins(self) -> None:
+        """Few letters and few blocks of users: two installations could draw the same, and reach each other."""
+        for note in self.volatile.parent.glob("*/data"):
+            theirs = Path(note.read_text().strip())
+            if theirs == self.data.resolve() or not theirs.is_dir():
+                continue
+            other = Place(theirs)
+            if self.tag == other.tag or self.users == other.users:
+                raise CannotServe(
+                    f"{self.data} and {theirs} would use the same names and users in the kernel: choose another --data"
+                )
+
+    def _note(self) -> None:
+        """For `_refuse_twins` of others."""
+        draft = self.volatile / ".data.draft"
+        draft.write_text(f"{self.data.resolve()}\n")
+        draft.replace(self.volatile / "data")
 
     def lock(self) -> int:
         """Held as long as the descriptor is open: one daemon for one data directory.
@@ -143,6 +156,10 @@ class Place:
             draft.write_text(f"h-{uuid.uuid4().hex[:12]}\n")
             draft.replace(path)
         return HostId(path.read_text().strip())
+
+
+def _drawn_from(data: Path) -> int:
+    return int.from_bytes(hashlib.sha256(str(data.resolve()).encode()).digest()[:8], "big")
 
 
 def _generation(path: Path) -> int:

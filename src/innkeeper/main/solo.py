@@ -38,16 +38,13 @@ from innkeeper.drivers.qemu.probe.version import QemuFacts, QemuUnusable, probe_
 from innkeeper.drivers.qemu.start import UefiFiles
 from innkeeper.main.place import CannotServe, Place
 from innkeeper.model.ids import InstanceId, Kind, Ref, SecretRef
-from innkeeper.ports.launcher import UID_FIRST, LauncherGone, SpawnFailed
+from innkeeper.ports.launcher import LauncherGone, SpawnFailed
 from innkeeper.ports.tasks import steady
 
 log = logging.getLogger(__name__)
 
 QEMU = "qemu-system-x86_64"
 UEFI = UefiFiles(code=Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), variables=Path("/usr/share/OVMF/OVMF_VARS_4M.fd"))
-# Users of ours that are no instance's: one proves acceleration, one converts images.
-_PROVER, _CONVERTER = UID_FIRST - 1, UID_FIRST - 2
-
 
 Redeem = Callable[[SecretRef], Awaitable[bytes]]
 
@@ -108,7 +105,7 @@ async def _hypervisor(place: Place, launcher: Launcher) -> tuple[QemuFacts, Acce
     try:
         await launcher.start()
         qemu = await probe_qemu(shutil.which(QEMU) or QEMU)
-        speed = await acceleration(qemu, launcher, _PROVER, place.data / "kvm.json")
+        speed = await acceleration(qemu, launcher, place.users.prover, place.data / "kvm.json")
     except (QemuUnusable, SpawnFailed, LauncherGone) as unusable:
         raise CannotServe(str(unusable)) from unusable
     except OSError as error:
@@ -136,15 +133,22 @@ async def _body(
     roster = Roster(place.host_id(), outbox, group)
     machines = Machines(roster, machines_root, means.launcher, group, obeyed)
     ways = HostWays(
-        binary=qemu.binary, accelerator=speed.kind, groups=speed.groups, uefi=UEFI, seeds=place.data / "seeds"
+        binary=qemu.binary,
+        accelerator=speed.kind,
+        groups=speed.groups,
+        users=place.users,
+        uefi=UEFI,
+        seeds=place.data / "seeds",
     )
     hands = Hands(
         roster=roster,
         machines=machines,
         starting=Starting(ways, pool, means.net, machines),
-        disks=Disks(pool.volumes, pool.templates, seeds, means.redeem),
+        disks=Disks(pool.volumes, pool.templates, seeds, place.users, means.redeem),
         networks=Networks(means.net, place.data / "agent" / "networks"),
-        templates=TemplateWork(pool.templates, Converter(place.data / "pool", _CONVERTER), place.data / "workshop"),
+        templates=TemplateWork(
+            pool.templates, Converter(place.data / "pool", place.users.converter), place.data / "workshop"
+        ),
     )
     found = Found(
         accelerator=speed.kind.value,

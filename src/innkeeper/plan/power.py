@@ -17,7 +17,7 @@ from innkeeper.model.observed import Phase
 from innkeeper.model.plans import Change, Expect, NoUndo, Plan, Put, Refusal, Step, Verb, Why
 from innkeeper.model.template import Image
 from innkeeper.plan.names import bad_name, name_claim, taken
-from innkeeper.plan.steps import cards, converge, disk_action, seed_action, start_action, step
+from innkeeper.plan.steps import cards, converge, make, seed_action, start_action, step
 
 # How long a guest may take to shut down before it is ended. Incus waits 30 s, systemd itself gives services 90 s.
 GRACE_S = 60.0
@@ -61,11 +61,8 @@ def _made_whole(cluster: Cluster, wanted: Instance, plan: Plan) -> Plan:
     holder, disks = cluster.claims.get(wanted.ref), cluster.disks(wanted.id)
     if holder is None or any(cluster.claims.get(disk.ref) != holder for disk in disks):
         return plan
-    held = cards(cluster, wanted)
-    seed = step(wanted, wanted.ref, seed_action(wanted, held), NoUndo.NOTHING)
-    made = (*(step(wanted, d.ref, disk_action(wanted, d), NoUndo.NOTHING) for d in disks), seed)
     claims = (*plan.claims, *(d.ref for d in disks))
-    return replace(plan, claims=claims, steps=(*plan.steps, *made, *converge(cluster, wanted, NoUndo.NOTHING)))
+    return replace(plan, claims=claims, steps=(*plan.steps, *make(cluster, wanted)))
 
 
 def restart(cluster: Cluster, instance: Instance, *, force: bool, grace_s: float = GRACE_S) -> Plan | Refusal:

@@ -9,8 +9,9 @@ in each other's way: what others may hold waits for the next look.
 
 Of two reports on a machine the newer counts, be it the inventory's or the picture's.
 
-What repair never does: start a machine that ended by itself, delete a disk whose row stands, or pause and resume (QEMU
-pauses a machine for reasons of its own, such as a disk that fails, and going on would only hide them).
+What repair never does: start a machine that ended by itself, delete a disk whose row stands, make one anew for an
+instance that ever ran, or pause and resume (QEMU pauses a machine for reasons of its own, such as a disk that fails,
+and going on would only hide them).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step
 from innkeeper.model.template import Template
 from innkeeper.plan.delete import remove
 from innkeeper.plan.power import GRACE_S, start
-from innkeeper.plan.steps import step
+from innkeeper.plan.steps import make, step
 
 _LAST = 2**31  # a generation above all that were ever given: what has no row obeys nothing else any more
 _DOWN = (Phase.STOPPED, Phase.CRASHED)
@@ -149,7 +150,7 @@ def _residents(cluster: Cluster, inventory: Inventory) -> Iterator[Plan]:
     held: Map[int, InstanceId] = cluster.uid_slots.get(inventory.host, Map())
     for instance in (cluster.instances[i] for i in held.values()):
         plan = _mend(cluster, instance, _newer(found.get(instance.id), cluster.machines.get(instance.id)))
-        if plan is not None:
+        if plan := plan or _unmade(cluster, instance, inventory):
             yield plan
 
 
@@ -204,6 +205,28 @@ def _stop(instance: Instance) -> Plan:
         claims=(instance.ref,),
         accept=(Put(noun=wanted),),
         steps=(step(wanted, wanted.ref, action, NoUndo.NOTHING),),
+    )
+
+
+def _unmade(cluster: Cluster, instance: Instance, inventory: Inventory) -> Plan | None:
+    """Its launch was for all or none, and ended when another of them was taken over: it is stopped and has no disk.
+
+    One that ever ran is left alone: a new disk would only hide that its own was lost.
+    """
+    missing = [disk for disk in cluster.disks(instance.id) if disk.id not in inventory.disks]
+    template = cluster.templates.get(instance.template)
+    whole = template is not None and template.image is not None
+    if not missing or not whole or instance.wanted is not Wanted.STOPPED or instance.id in cluster.machines:
+        return None
+    wanted = replace(instance, generation=instance.generation + 1)
+    return Plan(
+        verb=Verb.REPAIR,
+        title=f"make the disk of {instance.name}, whose launch did not come to it",
+        subjects=(instance.ref,),
+        expects=(Expect(ref=instance.ref, generation=instance.generation),),
+        claims=(instance.ref, *(disk.ref for disk in missing)),
+        accept=(Put(noun=wanted),),
+        steps=make(cluster, wanted),
     )
 
 

@@ -64,6 +64,13 @@ def _seed_card(nic: Nic, network: Network, *, first: bool) -> SeedCard:
     )
 
 
+def make(cluster: Cluster, instance: Instance) -> tuple[Step, ...]:
+    """All that an instance needs before it can start, made again where it stands already; there is nothing to undo."""
+    disks = (step(instance, d.ref, disk_action(instance, d), NoUndo.NOTHING) for d in cluster.disks(instance.id))
+    seed = step(instance, instance.ref, seed_action(instance, cards(cluster, instance)), NoUndo.NOTHING)
+    return (*disks, seed, *converge(cluster, instance, NoUndo.NOTHING))
+
+
 def cards(cluster: Cluster, instance: Instance) -> tuple[Card, ...]:
     """An instance's cards with their networks, in the order in which the guest finds them."""
     nics = (cluster.nics[card.nic] for card in instance.hardware.cards())

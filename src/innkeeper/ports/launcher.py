@@ -8,15 +8,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 FIRST_DESCRIPTOR = 3
 """In the started program, `descriptors[i]` has the number FIRST_DESCRIPTOR + i, whatever it was here."""
 
-UID_FIRST = 700_000
-"""Users from here on belong to instances: far above those that people and distributions give."""
+USERS = range(0x7000_0000, 0x8000_0000)
+"""All that may belong to installations of Innkeeper: the range that systemd's list of user numbers leaves to nobody,
+above those of people, services and containers."""
 MARK = "INNKEEPER_RECORD"
 """In the started program's environment: the path of its record, by which it is found even if that was never written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The users of one installation: `block` is one of 4096 equal parts of all, so that two installations on one
+    machine share none."""
+
+    block: int
+
+    PER_BLOCK: ClassVar = 0x1_0000
+    BLOCKS: ClassVar = len(USERS) // PER_BLOCK
+
+    def of_slot(self, slot: int) -> int:
+        """As whom the instance with this user slot runs; owns its disks."""
+        return self._number(slot)
+
+    @property
+    def prover(self) -> int:
+        """As whom acceleration is tried."""
+        return self._number(self.PER_BLOCK - 1)
+
+    @property
+    def converter(self) -> int:
+        """As whom images from outside are read. Owns nothing."""
+        return self._number(self.PER_BLOCK - 2)
+
+    def _number(self, place: int) -> int:
+        if not (0 <= self.block < self.BLOCKS and 0 <= place < self.PER_BLOCK):
+            raise ValueError(f"there is no user {place} in block {self.block}")
+        return USERS[self.block * self.PER_BLOCK + place]
 
 
 class Namespace(StrEnum):

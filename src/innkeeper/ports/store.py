@@ -34,6 +34,12 @@ class StoreFailed(Exception):
     """
 
 
+class Contradiction(Exception):
+    """The rows that a plan applies at this moment contradict others: a fault in its planner, which no second try
+    mends. Nothing was written.
+    """
+
+
 class Pictures(Protocol):
     """The present."""
 
@@ -94,6 +100,10 @@ class Works(Protocol):
 
         False: the operation's claims were taken over, it has ended as cancelled, and its worker must stop touching
         its objects.
+
+        Raises:
+            StoreFailed: try again later.
+            Contradiction: never try this record again.
         """
         ...
 

@@ -241,7 +241,7 @@ async def test_a_full_pool_is_said_so_and_nothing_half_made_stays(small: Path) -
     await volumes.prepare()
     image = await add_template(templates, T1)
     fill(small)
-    assert await volumes.free_gib() == 0
+    assert await volumes.free_bytes() < 1 << 20
     with pytest.raises(PoolFull, match="no room left"):
         await volumes.create_overlay(V1, T1, 5, OWNER)
     assert await volumes.list_volumes() == ()

@@ -16,7 +16,7 @@ from innkeeper.model.observed import HostState, Phase, TemplateState
 from innkeeper.model.plans import Put
 from innkeeper.model.template import Image
 from innkeeper.model.work import Moment, Operation, OperationState, Record, Stale
-from innkeeper.ports.store import StoreFailed
+from innkeeper.ports.store import Contradiction, StoreFailed
 from innkeeper.store.store import Store
 from tests.jobs.store.plans import (
     FACTS,
@@ -132,7 +132,7 @@ async def test_a_plan_that_contradicts_other_rows_cannot_be_recorded(tmp_path: P
         thief = replace(launch(ONE), finish=(Put(noun=replace(ONE.row(), name="web2")),))
         await accepted(store, thief, "op-2")
         (work,) = await store.works.take(1)
-        with pytest.raises(StoreFailed, match="cannot record ended: instance name web2"):
+        with pytest.raises(Contradiction, match="cannot record ended: instance name web2"):
             await finish(store, work)
         assert (await _state(store, "op-2")).state is OperationState.RUNNING
 

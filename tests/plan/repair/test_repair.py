@@ -6,16 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from immutables import Map
 
 from innkeeper.model.actions import (
     Action,
     ApplyNetwork,
     ConvergeNetwork,
+    CreateDisk,
     DeleteDisk,
     DeleteTemplate,
     ForgetMachine,
     StartMachine,
     StopMachine,
+    WriteSeed,
 )
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import InstanceId, Kind, NetworkId, Ref, TemplateId, VolumeId
@@ -23,7 +26,7 @@ from innkeeper.model.instance import Instance, Wanted
 from innkeeper.model.observed import Ended, Phase
 from innkeeper.model.plans import Drop, Plan, Verb
 from innkeeper.plan.launch import launch
-from innkeeper.plan.power import GRACE_S
+from innkeeper.plan.power import GRACE_S, start
 from innkeeper.plan.repair import repair, settle, wanted_networks
 from tests.plan.clusters import (
     DOWN,
@@ -177,6 +180,39 @@ def test_an_unfinished_deletion_goes_on(listed: bool) -> None:
     assert not plan.takes_over
     after = carried_out(cluster, plan, held)
     assert (len(after.instances), held.disks, held.seeds, held.machines) == (0, {}, set(), {})
+
+
+def never_made() -> tuple[Cluster, Held, Instance]:
+    """Stopped, with the rows of a launch that made nothing."""
+    cluster = a_cluster()
+    plan = planned(launch(cluster, MINE, wish(), draw(), NOW))
+    web = replace(row_of(plan), wanted=Wanted.STOPPED)
+    held = Held([NET])
+    return with_rows(accepted(cluster, plan), web), held, web
+
+
+def test_what_a_launch_did_not_come_to_is_made_and_can_start() -> None:
+    cluster, held, web = never_made()
+    cluster = replace(cluster, claims=Map())
+    (plan,) = mended(cluster, held)
+    assert [type(a) for a in actions(plan)] == [CreateDisk, WriteSeed, ConvergeNetwork]
+    assert {disk.ref for disk in cluster.disks(web.id)} < {*plan.claims}
+    cluster = carried_out(cluster, plan, held)
+    assert mended(cluster, held) == ()
+    carried_out(cluster, planned(start(cluster, cluster.instances[web.id])), held)
+
+
+def test_a_disk_that_was_lost_is_not_made_anew() -> None:
+    cluster, held, web = running(Wanted.STOPPED)
+    cluster = with_rows(cluster.seen(held.turns(web.id, Phase.STOPPED, Ended.ASKED)), web)
+    held.disks.clear()
+    assert mended(cluster, held) == ()
+
+
+def test_without_its_template_no_disk_is_made() -> None:
+    cluster, held, _ = never_made()
+    cluster = replace(cluster, claims=Map(), templates=Map())
+    assert CreateDisk not in {type(a) for plan in mended(cluster, held) for a in actions(plan)}
 
 
 def test_instances_of_another_host_are_not_this_ones() -> None:

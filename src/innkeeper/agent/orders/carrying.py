@@ -33,7 +33,7 @@ from innkeeper.model.actions import (
     WriteSeed,
 )
 from innkeeper.model.ids import HostId, InstanceId, Kind, TemplateId
-from innkeeper.model.observed import State, StepProgress, TemplateState
+from innkeeper.model.observed import Phase, State, StepProgress, TemplateState
 from innkeeper.model.work import Done, Order
 
 _WHOLE = "a host is given whole networks: ConvergeNetwork becomes ApplyNetwork before it is sent"
@@ -108,6 +108,9 @@ class Carrying:
             case PauseMachine():
                 await machines.pause(action.instance, generation)
             case ResumeMachine():
+                state = self._hands.roster.state(action.instance)
+                if state is not None and state.phase is Phase.NO_SPACE:
+                    await self._hands.disks.see_room(action.instance)
                 await machines.resume(action.instance, generation)
             case ForgetMachine():
                 await machines.forget(action.instance)

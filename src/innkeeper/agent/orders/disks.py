@@ -11,22 +11,26 @@ from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.templates import Templates
 from innkeeper.model.actions import CreateDisk, DeleteDisk, DiskAction, WriteSeed
 from innkeeper.model.ids import InstanceId, SecretRef, TemplateId
-from innkeeper.ports.launcher import UID_FIRST
+from innkeeper.ports.launcher import Users
+
+# Less is gone with the next cluster or two that a guest writes.
+ROOM_TO_GO_ON_BYTES = 1 << 20
 
 Redeem = Callable[[SecretRef], Awaitable[bytes]]
 
 
 class Disks:
-    def __init__(self, volumes: Volumes, templates: Templates, seeds: Seeds, redeem: Redeem) -> None:
+    def __init__(self, volumes: Volumes, templates: Templates, seeds: Seeds, users: Users, redeem: Redeem) -> None:
         self._volumes = volumes
         self._templates = templates
         self._seeds = seeds
+        self._users = users
         self._redeem = redeem
 
     async def carry_out(self, action: DiskAction) -> None:
         match action:
             case CreateDisk():
-                owner = UID_FIRST + action.uid_slot
+                owner = self._users.of_slot(action.uid_slot)
                 await self._volumes.create_overlay(action.volume, action.template, action.size_gib, owner)
             case DeleteDisk():
                 await self._volumes.delete(action.volume)
@@ -34,6 +38,17 @@ class Disks:
                 await self._seeds.write(action, await self._user_data(action))
             case _:
                 assert_never(action)
+
+    async def see_room(self, instance: InstanceId) -> None:
+        """
+        Raises:
+            CannotObey: the pool is as full as when it stopped this instance.
+        """
+        if await self._volumes.free_bytes() < ROOM_TO_GO_ON_BYTES:
+            raise CannotObey(
+                f"the pool is still full, so {instance} would stop again at once",
+                "Delete instances or templates that nobody needs, or give the pool more room; then resume again",
+            )
 
     async def forget_seed(self, instance: InstanceId) -> None:
         await self._seeds.delete(instance)

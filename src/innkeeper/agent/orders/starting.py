@@ -18,7 +18,7 @@ from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, St
 from innkeeper.model.actions import StartMachine
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import NicId, VolumeId
-from innkeeper.ports.launcher import UID_FIRST
+from innkeeper.ports.launcher import Users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class HostWays:
     binary: str
     accelerator: Accelerator
     groups: tuple[int, ...]
+    users: Users
     uefi: UefiFiles
     seeds: Path
 
@@ -66,7 +67,7 @@ class Starting:
                 os.close(tap.tap)
 
     async def _spec(self, action: StartMachine, taps: dict[NicId, CardFacts]) -> StartSpec:
-        ways, uid = self._ways, UID_FIRST + action.uid_slot
+        ways, uid = self._ways, self._ways.users.of_slot(action.uid_slot)
         template = await self._pool.templates.files(action.template)
         boot: KernelFiles | UefiFiles | None = None
         if action.hardware.firmware is Firmware.DIRECT and template.kernel is not None:

@@ -82,8 +82,8 @@ class FakeVolumes:
         disk, below = (os.memfd_create(name, os.MFD_CLOEXEC) for name in (volume, template))
         return OpenDisk(disk=disk, backing=(below,))
 
-    async def free_gib(self) -> int:
-        return self._pool.free_bytes() // GIB
+    async def free_bytes(self) -> int:
+        return self._pool.free_bytes()
 
     def _disk(self, volume: VolumeId) -> _Disk:
         disk = self._pool.volumes.get(volume)

@@ -121,8 +121,9 @@ class Volumes:
         """
         return await to_the_end(lambda: self._open(volume, template))
 
-    async def free_gib(self) -> int:
-        return await to_the_end(lambda: free_bytes(self._root) // GIB)
+    async def free_bytes(self) -> int:
+        """What may still be written into the pool by who is not root."""
+        return await to_the_end(lambda: free_bytes(self._root))
 
     # --- in a thread
 

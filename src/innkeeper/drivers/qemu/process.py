@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from innkeeper.ports.launcher import MARK, UID_FIRST
+from innkeeper.ports.launcher import MARK, USERS
 
 KERNEL_LOG_RECORD_BYTES = 8192
 
@@ -106,7 +106,7 @@ def _ours(pid: int) -> bool:
     except OSError:
         return False  # ended meanwhile
     found = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
-    return found is not None and (int(found[1]) == 0 or int(found[1]) >= UID_FIRST)
+    return found is not None and (int(found[1]) == 0 or int(found[1]) in USERS)
 
 
 def out_of_memory(pid: int, cgroups: tuple[str, ...]) -> bool | None:

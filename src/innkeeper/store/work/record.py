@@ -9,7 +9,7 @@ from innkeeper.model.ids import Kind, OperationId, Ref
 from innkeeper.model.observed import HostState, MachineState, State, TemplateState
 from innkeeper.model.plans import Change, Plan
 from innkeeper.model.work import Moment, Operation, OperationState, Record
-from innkeeper.ports.store import StoreFailed
+from innkeeper.ports.store import Contradiction
 from innkeeper.store.database.rows import sealed
 from innkeeper.store.work import family
 from innkeeper.store.work.standing import Draft
@@ -20,7 +20,7 @@ def record(draft: Draft, happened: Record) -> bool:
     """False: the operation has ended, be it by being taken over.
 
     Raises:
-        StoreFailed: the plan's rows for this moment contradict others, which is a fault in its planner.
+        Contradiction: the plan's rows for this moment contradict others, which is a fault in its planner.
     """
     operation = draft.standing.operations.get(happened.operation)
     plan = draft.standing.plans.get(happened.operation)
@@ -52,7 +52,7 @@ def _follow_plan(draft: Draft, operation: Operation, changes: tuple[Change, ...]
     after = draft.cluster.after(changes, draft.revision)
     stale = clash(draft.cluster, after, changes)
     if stale is not None:
-        raise StoreFailed(
+        raise Contradiction(
             f"operation {operation.id} ({operation.title}) cannot record {happened.moment.value}: {stale.what}"
         )
     apply(draft, changes, after)
