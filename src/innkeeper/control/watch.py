@@ -31,6 +31,8 @@ from innkeeper.ports.tasks import steady
 log = logging.getLogger(__name__)
 
 OURSELVES = Principal(name="innkeeper", role=Role.ADMINISTRATOR)
+# More long steps than run at once on any host.
+_PROGRESS_KEPT = 256
 _BY_ITSELF = (Ended.GUEST, Ended.CRASH, Ended.HOST_BOOT)
 
 
@@ -74,9 +76,17 @@ class Watch:
                 case Sample():
                     self._monitor.took(report)
                 case StepProgress():
-                    self._progress[report.operation, report.step] = report
+                    self._told(report)
                 case _:
                     await self._keep(report, project)
+
+    def _told(self, report: StepProgress) -> None:
+        """The newest stand last; those that nobody has told of for longest are forgotten."""
+        step = (report.operation, report.step)
+        self._progress.pop(step, None)
+        self._progress[step] = report
+        if len(self._progress) > _PROGRESS_KEPT:
+            del self._progress[next(iter(self._progress))]
 
     async def _keep(self, state: State, project: ProjectId) -> None:
         while True:
@@ -115,6 +125,8 @@ class Watch:
         except HostAway as away:
             log.warning("%s cannot be looked at: %s", host.id, away)
             return
+        for name in inventory.leftovers:
+            log.warning("%s holds %s, half-made by nobody any more; its agent removes it when it starts", host.id, name)
         if self._pictures.cluster().revision == before.revision:
             await self._pictures.report(inventory.machines)
         for plan in repair(before, inventory, self._pictures.cluster()):

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,9 @@ from innkeeper.cli.app import told
 from innkeeper.cli.channel import until_answering
 from innkeeper.cli.follow import follow
 from innkeeper.cli.grammar.call import spoken
-from innkeeper.cli.line import DATA, CannotGoOn, Line
-from innkeeper.main.place import DATA_FOLDER
+from innkeeper.cli.line import DATA, CannotGoOn, Line, in_words
+from innkeeper.main.boot import CannotReturn, return_at_boot
+from innkeeper.main.place import DATA_FOLDER, Place
 
 _UP_S = 60.0
 
@@ -30,10 +32,19 @@ def quickstart(
     data: Annotated[Path, Parameter(help="data directory (INN_DATA)")] = DATA_FOLDER,
     template: Annotated[str, Parameter(help="catalogue entry: debian-12 or tiny")] = "debian-12",
     name: Annotated[str, Parameter(help="name of the instance")] = "hello",
+    at_boot: Annotated[
+        bool, Parameter(negative="", help="have systemd start the daemon when this machine boots")
+    ] = False,
 ) -> None:
     """Start the daemon, prepare a template, launch an instance, wait until it answers, and run uname -a in it."""
     line = Line(str(data.absolute() / "api.sock"))
-    _daemon(line, data.absolute())
+    stands = _stands(line)
+    if stands:
+        print("The daemon runs already.")
+    if at_boot:
+        _return_at_boot(line, data.absolute(), start=not stands)
+    elif not stands:
+        _daemon(line, data.absolute())
     _template(line, template)
     _instance(line, template, name)
     until_answering(line, name, lambda words: print(words, end="", flush=True))
@@ -43,34 +54,50 @@ def quickstart(
     _go_on(inn, name)
 
 
-def _daemon(line: Line, data: Path) -> None:
+def _stands(line: Line) -> bool:
     with contextlib.suppress(CannotGoOn):
         line.get("/v1")
-        print("The daemon runs already.")
-        return
+        return True
     if os.geteuid() != 0:
         raise CannotGoOn("the daemon must run as root", "Run it so: sudo ./run")
+    return False
+
+
+def _return_at_boot(line: Line, data: Path, *, start: bool) -> None:
+    with in_words((CannotReturn, OSError), "Without --at-boot the daemon runs until this machine is switched off"):
+        name = return_at_boot(Path(sys.executable).with_name("inn"), Place(data), start=start)
+    print(f"The daemon returns at boot ({name}).")
+    if not _answers(line, lambda: False):
+        raise CannotGoOn("the daemon does not answer", f"Its log: journalctl -u {name}")
+
+
+def _daemon(line: Line, data: Path) -> None:
+    """Apart from us, until this machine is switched off."""
     data.mkdir(parents=True, exist_ok=True, mode=0o711)
     log_path = data / "daemon.log"
     print(f"Starting the daemon (log: {log_path}) …", flush=True)
     with log_path.open("ab") as log:
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "innkeeper.cli", "serve", "--data", str(data)],
+            [sys.executable, "-m", "innkeeper.cli", "serve", "--data", str(data), "--log-file", str(log_path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+    if not _answers(line, lambda: daemon.poll() is not None):
+        what = "does not answer" if daemon.poll() is None else "ended at once"
+        tail = log_path.read_text(errors="replace").strip().splitlines()[-3:]
+        raise CannotGoOn(f"the daemon {what}: " + " | ".join(tail), f"Its log: {log_path}")
+
+
+def _answers(line: Line, ended: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + _UP_S
-    while time.monotonic() < deadline:
-        if daemon.poll() is not None:
-            tail = log_path.read_text(errors="replace").strip().splitlines()[-3:]
-            raise CannotGoOn("the daemon ended at once: " + " | ".join(tail), f"Its log: {log_path}")
+    while time.monotonic() < deadline and not ended():
         with contextlib.suppress(CannotGoOn):
             if all(host["status"] == "ready" for host in line.get("/v1/hosts")["items"]):
-                return
+                return True
         time.sleep(0.2)
-    raise CannotGoOn(f"the daemon does not answer after {_UP_S:g} s", f"Its log: {log_path}")
+    return False
 
 
 def _template(line: Line, template: str) -> None:
@@ -112,7 +139,8 @@ A machine of your own. Go on with:
   {inn} list                            all instances
   {inn} launch debian-12 web --memory 1GiB
   {inn} delete {name} --force           be rid of it
-  {inn} --help                          everything else""")
+  {inn} --help                          everything else
+The daemon runs until this machine is switched off; ./run --at-boot has it return.""")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ from innkeeper.store.store import open_store
 
 log = logging.getLogger("innkeeper")
 
+LOG_MOST_BYTES = 8 << 20
 TOKEN_LEAST = 32  # characters; what we make has 43
 
 
@@ -48,10 +50,14 @@ def serve(
         bool,
         Parameter(negative="", help="serve with a database older than what this host holds; what it lacks is removed"),
     ] = False,
+    log_file: Annotated[
+        Path | None, Parameter(help="log there instead of to standard error; two files of 8 MiB are kept")
+    ] = None,
     verbose: Annotated[bool, Parameter(negative="", help="log more")] = False,
 ) -> None:
     """Run the daemon for this machine, until SIGINT or SIGTERM. Instances run on without it."""
-    _log_to_stderr(verbose)
+    with in_words((OSError,), "The daemon has not started"):
+        _log(log_file, logging.DEBUG if verbose else logging.INFO)
     kinds = (CannotServe, CannotSetUp, StoreFailed, NetFailed, OSError)
     with in_words(kinds, "The daemon has ended; instances run on without it"):
         asyncio.run(_serve(Place(data.absolute()), listen, accept_database=accept_database))
@@ -117,13 +123,15 @@ def _spare_us() -> None:
         log.warning("this daemon is not spared when memory runs out: %s", error)
 
 
-def _log_to_stderr(verbose: bool) -> None:
+def _log(file: Path | None, level: int) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso")],
-        processor=structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        processor=structlog.dev.ConsoleRenderer(colors=file is None and sys.stderr.isatty()),
     )
-    handler = logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
+    if file is not None:
+        handler = RotatingFileHandler(file, maxBytes=LOG_MOST_BYTES, backupCount=1)
     handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler])
     for noisy in ("uvicorn", "alembic", "qemu.qmp", "asyncio", "pyroute2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
