@@ -133,6 +133,9 @@ def test_a_guest_waits_for_room_and_goes_on(narrow: tuple[House, Room]) -> None:
         if room.folder != house.place.data:
             # Where the database has no room either, nothing can be written down, and so nothing is shown, until it has.
             assert "no space left" in house.seen("writes", "no-space")["reason"]
+            refused = house.ended(house.post("/instances/writes/resume"))
+            assert "still full" in refused["error"]
+            house.seen("writes", "no-space")
         house.kill()
     finally:
         room.make()
