@@ -7,7 +7,7 @@ CODE := $(wildcard src tests bench scripts)
 export PYTHONDONTWRITEBYTECODE :=
 QUICK := not vm and not net and not pg and not slow
 
-.PHONY: dev environment demo lint format test-fast net vm soak check bench lock docs
+.PHONY: dev environment demo lint format test-fast net vm check bench lock docs
 
 dev: ## everything that tests, linters and the product need on this machine
 	@. scripts/prepare.sh && prepare dev
@@ -35,7 +35,7 @@ net: dev ## root and network namespaces, or a PostgreSQL server of our own
 	$(BIN)/pytest -m "(net or pg) and not vm and not slow"
 
 vm: dev ## real QEMU, and whatever takes long
-	$(BIN)/pytest -m "vm or slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "vm or slow"
 
 check:
 	./check
@@ -58,6 +58,3 @@ lock: ## pins and hashes of all that is installed by pip
 docs: environment ## docs/reference from the program itself; then every link is checked
 	if [ -f scripts/reference.py ]; then $(BIN)/python scripts/reference.py docs/reference; fi
 	$(BIN)/pytest -q tests/house/test_documents.py
-
-soak: dev ## whole daemons and Debians on real QEMU, many minutes
-	.venv/bin/pytest -m "vm or slow" tests/vm/daemon tests/vm/debian tests/vm/test_image_*.py

@@ -123,8 +123,7 @@ def _process_began(instance: str) -> float:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"/machines/{instance}/".encode() in (folder / "environ").read_bytes():
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                return boot + int(fields[19]) / ticks
+                return boot + _began(int(folder.name)) / ticks
     raise RuntimeError(f"no process of {instance} is found")
 
 
@@ -161,7 +160,7 @@ def _idle(line: Line, data: Path) -> list[Row]:
     before = _cpu_s(pid)
     time.sleep(10)
     share = (_cpu_s(pid) - before) / 10 * 100
-    memory = sum(_rss_mib(p) for p in (pid, *_children(pid)))
+    memory = sum(_rss_mib(p) for p in _company(pid))
     return [
         Row(name="idle daemon, memory", unit="MiB", values=(memory,), must=120),
         Row(name="idle daemon, CPU", unit="% of a core", values=(share,), must=1),
@@ -173,10 +172,21 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _children(pid: int) -> list[int]:
-    """The launcher; machines are not counted, they belong to their owners."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(p) for p in found if b"launcher" in Path(f"/proc/{p}/cmdline").read_bytes()]
+def _company(pid: int) -> list[int]:
+    """The daemon, and of our programs what began after it: the launcher, which is nobody's child, and whoever sets
+    firewall rules. Machines and what serves networks are not counted, they belong to their owners."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes()
+            if _began(int(folder.name)) >= _began(pid) and b"python" in words and b"innkeeper" in words:
+                found.append(int(folder.name))
+    return found
+
+
+def _began(pid: int) -> int:
+    """In ticks since boot."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def _rss_mib(pid: int) -> float:

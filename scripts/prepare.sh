@@ -129,5 +129,7 @@ prepare() {
   local packages=("${packages_run[@]}")
   [ "$1" = dev ] && packages+=("${packages_dev[@]}")
   install_packages "${packages[@]}"
+  # Its members may speak to the daemon.
+  getent group innkeeper >/dev/null || groupadd --system innkeeper || fail "The group innkeeper cannot be made; see above."
   prepare_environment "$1"
 }

@@ -95,6 +95,18 @@ def test_what_draws_the_same_as_another_is_refused(tmp_path: Path, same: Callabl
     second.make()
 
 
+def test_a_host_has_one_id(tmp_path: Path) -> None:
+    first = Place(tmp_path).host_id()
+    assert Place(tmp_path).host_id() == first
+
+
+@pytest.mark.parametrize("text", ["", "\0" * 15, "h-1234"])
+def test_a_host_whose_id_was_lost_is_told_where_it_stands(tmp_path: Path, text: str) -> None:
+    (tmp_path / "host-id").write_text(text)
+    with pytest.raises(CannotServe, match=r"host-id is damaged.*innkeeper\.db"):
+        Place(tmp_path).host_id()
+
+
 def test_a_token_is_made_once_and_whole(tmp_path: Path) -> None:
     token = _token(Place(tmp_path))
     assert len(token) >= 32

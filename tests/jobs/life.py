@@ -16,7 +16,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +138,19 @@ class Lives:
 
     @contextlib.asynccontextmanager
     async def living(
-        self, *, on_commit: Callable[[int], None] | None = None, faults: Faults | None = None, lonely: bool = False
+        self,
+        *,
+        on_commit: Callable[[int], None] | None = None,
+        faults: Faults | None = None,
+        lonely: bool = False,
+        at_once: int = QUICK.at_once,
     ) -> AsyncIterator[Life]:
         """One life; a `lonely` one has no line to its host. Killed in it ends it as kill -9 does, and is passed on."""
         store = await open_store(self._folder / "inn.db", self._folder / "key", on_commit=on_commit)
         host = SimHost(self.state, faults, redeem=store.secrets.redeem)
         submitter = Submitter(store.works, store.pictures, self.clock, self._draws)
-        engine = Engine(store.works, store.pictures, {} if lonely else {HOST: host}, self.clock, QUICK)
+        patience = replace(QUICK, at_once=at_once)
+        engine = Engine(store.works, store.pictures, {} if lonely else {HOST: host}, self.clock, patience)
         parents = Parents(store.works, self.clock)
         launching = Launching(submitter, store.pictures, parents, store.secrets, lambda: Draw(self._draws()))
         life = Life(store=store, host=host, submitter=submitter, launching=launching, engine=engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from innkeeper.jobs.execute import OncePerPicture, order_for
 from innkeeper.model.actions import ConvergeNetwork
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import Draw, InstanceId, Kind, NetworkId, OperationId, ProjectId, Ref
+from innkeeper.model.instance import Instance
 from innkeeper.model.network import Network
 from innkeeper.model.plans import NoUndo, Plan, Put, Refusal, Step, Verb
 from innkeeper.model.work import Operation, OperationState, Order, Outcome, Record
@@ -79,6 +81,39 @@ async def test_force_takes_over_a_stop_that_waits(tmp_path: Path) -> None:
         assert overtaken.state is OperationState.CANCELLED
         assert forced.id in overtaken.error
         assert footprint(lives, life.cluster)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["deaf guests", "host away"])
+async def test_however_many_wait_force_is_not_kept_waiting(tmp_path: Path, away: bool) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+        await life.wish(launching("db"))
+        await life.wish(launching("idle", start=False))
+        _deaf(lives)
+    now = lives.clock.monotonic()
+    faults = Faults(away=((now, now + 20),)) if away else None
+    async with lives.living(at_once=2, faults=faults) as life:
+        patient = [
+            await _begun(life, _to(name, lambda c, i: power.stop(c, i, force=False, grace_s=4000)))
+            for name in ("web", "db")
+        ]
+        await asyncio.sleep(0.02)
+        others = (_to("web", lambda c, i: delete(c, i, force=True)), _to("idle", power.start))
+        for decide in others:
+            ended = await life.wish(decide)
+            assert isinstance(ended, Operation)
+            assert ended.state is OperationState.SUCCEEDED
+        assert (await _ended(life, patient[0])).state is OperationState.CANCELLED
+        waits = await life.store.journal.operation(patient[1].id)
+        assert waits is not None
+        assert not waits.state.ended
+        await life.wish(_to("db", lambda c, i: power.stop(c, i, force=True)))
+        assert footprint(lives, life.cluster)
+
+
+def _to(name: str, decide: Callable[[Cluster, Instance], Plan | Refusal]) -> Decide:
+    return lambda c, d, n: decide(c, next(i for i in c.instances.values() if i.name == name))
 
 
 async def test_stopping_a_launch_by_force_leaves_a_whole_instance(tmp_path: Path) -> None:
@@ -171,6 +206,25 @@ async def test_a_fault_of_ours_is_told_as_one_and_stops_nobody_else(tmp_path: Pa
         assert ended.state is OperationState.FAILED
         assert "a fault in Innkeeper itself" in ended.error
         again = await life.wish(launching("web"))
+        assert isinstance(again, Operation)
+        assert again.state is OperationState.SUCCEEDED
+
+
+async def test_a_plan_that_cannot_be_submitted_is_told_and_stops_nobody_else(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await life.wish(building)
+        sane = launching("web")
+
+        def senseless(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+            plan = sane(c, d, n)
+            assert isinstance(plan, Plan)
+            return replace(plan, accept=("no change",))  # type: ignore[arg-type]
+
+        async with asyncio.timeout(30):
+            with pytest.raises(AttributeError):
+                await life.wish(senseless)
+        again = await life.wish(sane)
         assert isinstance(again, Operation)
         assert again.state is OperationState.SUCCEEDED
 

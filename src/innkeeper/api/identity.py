@@ -75,7 +75,7 @@ class Identity:
 
     def _by_peer(self, peer: Peer) -> Principal:
         if peer.uid not in (0, os.geteuid()) and _number_of(self._group) not in peer.groups:
-            hint = f"As root: usermod -aG {self._group} {peer.name}; then log in again"
+            hint = f"As root: usermod -aG {self._group} {peer.name}; then log in again. A new group: restart inn serve"
             reason = f"{peer.name} is neither root nor in group {self._group}"
             raise Problem(Refusal(why=Why.FORBIDDEN, reason=reason, hint=hint))
         return Principal(name=peer.name, role=Role.ADMINISTRATOR)

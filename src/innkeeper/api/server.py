@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from innkeeper.api.identity import GROUP, peer_of
+
+log = logging.getLogger(__name__)
 
 _LEAVING_S = 2
 
@@ -56,8 +59,10 @@ def unix_socket(path: Path) -> socket.socket:
         sock.bind(str(path))
     finally:
         os.umask(before)
-    with contextlib.suppress(KeyError, PermissionError):  # without the group, or its right, only our own user connects
+    try:
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+    except (KeyError, PermissionError) as error:
+        log.info("only user %d may connect, for its group is not %s: %s", os.geteuid(), GROUP, error)
     sock.listen(512)
     return sock
 

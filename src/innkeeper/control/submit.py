@@ -102,7 +102,14 @@ class Submitter:
             wishes = [await self._waiting.get()]
             while not self._waiting.empty() and len(wishes) < _TOGETHER:
                 wishes.append(self._waiting.get_nowait())
-            await self._together(wishes)
+            try:
+                await self._together(wishes)
+            except Exception as fault:
+                # Whoever waits hears of it; the next wishes may fare better.
+                log.exception("submitting failed in a way nobody thought of")
+                for wish in wishes:
+                    if not wish.answer.done():
+                        wish.answer.set_exception(fault)
 
     async def _together(self, wishes: list[_Wish]) -> None:
         planned, refused = self._plan(wishes)

@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 
 from innkeeper.jobs.execute import OncePerPicture, order_for, undo_for
 from innkeeper.jobs.trail import TakenOver, Trail
-from innkeeper.model.actions import ConvergeNetwork
-from innkeeper.model.ids import HostId
+from innkeeper.jobs.turns import Turn, Turns
+from innkeeper.model.actions import ConvergeNetwork, StopMachine
+from innkeeper.model.ids import HostId, OperationId
 from innkeeper.model.observed import State
 from innkeeper.model.plans import NoUndo
 from innkeeper.model.work import (
@@ -41,16 +42,16 @@ from innkeeper.model.work import (
 )
 from innkeeper.ports.clock import Clock
 from innkeeper.ports.host import HostAway, HostPort
-from innkeeper.ports.store import Contradiction, Pictures, StoreFailed, Works
+from innkeeper.ports.store import Contradiction, Pictures, Works
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long and how often. `away_s` bounds the silence of a host.
+    """How long and how often. `away_s` bounds the silence of a host, `tries` the refusals past the point of no return.
 
-    `tries` the refusals past the point of no return.
+    `at_once` is how many operations are worked on at once; those that wait for others do not count.
     """
 
     away_s: float = 120.0
@@ -76,17 +77,18 @@ class Engine:
         self._clock = clock
         self._patience = patience
         self._project = OncePerPicture()
+        self._turns: dict[OperationId, Turn] = {}
 
     async def run(self) -> None:
-        room = asyncio.Semaphore(self._patience.at_once)
+        turns = Turns(self._patience.at_once)
         async with asyncio.TaskGroup() as group:
             while True:
-                await room.acquire()
+                turn = await turns.next()
                 for work in await self._works.take(1):
-                    task = group.create_task(self._work(work), name=f"operation {work.operation.id}")
-                    task.add_done_callback(lambda _: room.release())
+                    group.create_task(self._work(work, turn), name=f"operation {work.operation.id}")
 
-    async def _work(self, work: Work) -> None:
+    async def _work(self, work: Work, turn: Turn) -> None:
+        self._turns[work.operation.id] = turn
         try:
             async with asyncio.TaskGroup() as group:
                 trail = Trail(self._works, self._clock, group, self._patience.pause_most_s)
@@ -98,6 +100,9 @@ class Engine:
                 "operation %s (%s) failed in a way nobody thought of", work.operation.id, work.operation.title
             )
             await self._give_up(work)
+        finally:
+            turn.end()
+            del self._turns[work.operation.id]
 
     async def _give_up(self, work: Work) -> None:
         """A fault of ours ends the one operation that it struck; what it leaves on its host is repair's.
@@ -114,8 +119,9 @@ class Engine:
             except Contradiction:
                 # Not even the way back can be written down: then the rows stay, and what they claim becomes free.
                 await self._works.record(_record(standing, Moment.ENDED))
-        except StoreFailed as failed:
-            log.error("operation %s stays open until the next start: %s", ended.id, failed)
+        except Exception:
+            # Raised, it would end all other work.
+            log.exception("operation %s stays open until the next start", ended.id)
 
     async def _carry_out(self, work: Work, trail: Trail) -> None:
         if work.operation.state is OperationState.UNDOING:
@@ -147,7 +153,7 @@ class Engine:
             if isinstance(outcome, Done) or tries == self._patience.tries or not _worth_another_try(work, outcome):
                 return outcome
             log.warning("%s: %s refused: %s; trying again", work.operation.title, order, outcome.reason)
-            await self._clock.sleep(pause)
+            await self._waited(work.operation.id, pause)
             pause = min(pause * 2, self._patience.pause_most_s)
             tries += 1
 
@@ -195,12 +201,12 @@ class Engine:
         pause = self._patience.pause_first_s
         while True:
             try:
-                outcome: Outcome = await self._host(order).give(order)
+                outcome = await self._given(order)
             except HostAway as away:
                 if silence >= self._patience.away_s:
                     return Refused(reason=f"{order.host} does not answer: {away}", hint="See: inn host list")
                 silence += pause
-                await self._clock.sleep(pause)
+                await self._waited(order.operation, pause)
                 pause = min(pause * 2, self._patience.pause_most_s)
                 continue
             except Exception as fault:
@@ -214,7 +220,18 @@ class Engine:
                 return outcome
             if not order.undo and self._works.cancel_wanted(order.operation):
                 await self._host(order).cancel(order.operation, order.step)
-            await self._clock.sleep(self._patience.ask_again_s)
+            await self._waited(order.operation, self._patience.ask_again_s)
+
+    async def _given(self, order: Order) -> Outcome:
+        host, action = self._host(order), order.action
+        if not isinstance(action, StopMachine) or action.grace_s == 0:
+            return await host.give(order)
+        async with self._turns[order.operation].lent():  # its guest takes its time
+            return await host.give(order)
+
+    async def _waited(self, operation: OperationId, pause_s: float) -> None:
+        async with self._turns[operation].lent():
+            await self._clock.sleep(pause_s)
 
     def _host(self, order: Order) -> HostPort:
         host = self._hosts.get(order.host)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -149,13 +150,31 @@ class Place:
         )
 
     def host_id(self) -> HostId:
-        """This machine's id, drawn once."""
+        """This machine's id, drawn once, durable before anybody hears it.
+
+        Raises:
+            CannotServe: the file is damaged.
+        """
         path = self.data / "host-id"
         if not path.exists():
             draft = path.with_suffix(".draft")
-            draft.write_text(f"h-{uuid.uuid4().hex[:12]}\n")
+            with draft.open("w") as file:
+                file.write(f"h-{uuid.uuid4().hex[:12]}\n")
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(path)
-        return HostId(path.read_text().strip())
+            folder = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        found = path.read_text().strip()
+        if re.fullmatch("h-[0-9a-f]{12}", found) is None:
+            raise CannotServe(
+                f"{path} is damaged. This finds what belongs there, most often named first: "
+                f"grep -aoE 'h-[0-9a-f]{{12}}' {self.data / 'innkeeper.db'} | sort | uniq -c | sort -rn"
+            )
+        return HostId(found)
 
 
 def _drawn_from(data: Path) -> int:

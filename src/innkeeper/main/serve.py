@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import structlog
+import uvloop
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
@@ -60,7 +61,7 @@ def serve(
         _log(log_file, logging.DEBUG if verbose else logging.INFO)
     kinds = (CannotServe, CannotSetUp, StoreFailed, NetFailed, OSError)
     with in_words(kinds, "The daemon has ended; instances run on without it"):
-        asyncio.run(_serve(Place(data.absolute()), listen, accept_database=accept_database))
+        uvloop.run(_serve(Place(data.absolute()), listen, accept_database=accept_database))
 
 
 async def _serve(place: Place, port: int | None, *, accept_database: bool) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from innkeeper.model.actions import (
@@ -125,6 +126,8 @@ class Obeying:
         if order.generation < newest:
             older = f"{order.about} has obeyed generation {newest}, newer than {order.generation}"
             return Refused(reason=older, hint="Look at the cluster again.", stale=True)
+        if not order.undo and self._state.obedience.result(key_of(replace(order, undo=True))) is not None:
+            return Refused(reason=f"this order about {order.about} was undone", hint="Look again.", stale=True)
         return None
 
     # --- the effect

@@ -68,6 +68,15 @@ async def test_an_order_is_known_after_the_agent_was_restarted(world: World) -> 
     assert found.phase is Phase.STOPPED
 
 
+async def test_what_was_undone_is_not_done_any_more(world: World) -> None:
+    """Its undo overtook it on the way: carried out now, it would stay for ever."""
+    cast = Cast(world)
+    late = cast.order(cast.seed())
+    done(await cast.give(replace(late, action=ForgetMachine(instance=cast.instance), undo=True)))
+    assert refused(await cast.give(late)).stale
+    assert cast.instance not in (await world.host.inventory()).seeds
+
+
 async def test_an_older_generation_is_stale(world: World) -> None:
     cast = Cast(world)
     state = await cast.launch()
