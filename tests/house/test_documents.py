@@ -114,3 +114,24 @@ def test_records_without_options_are_found() -> None:
     assert not list(record_faults("a", good))
     assert list(record_faults("a", good.replace("## Options\n", "")))
     assert list(record_faults("a", good.replace("accepted", "done")))
+
+
+NAMED = re.compile(r"`((?:src/|tests/|bench/|docs/|[a-z]+/)[\w/.*-]+\.(?:py|c|md|sh))`")
+
+
+def absent_files(name: str, text: str) -> Iterator[str]:
+    """Files are named from the repository or from the package; `*` stands for several."""
+    for path in (match[1] for match in NAMED.finditer(text)):
+        if not any([*place.glob(path)] for place in (ROOT, ROOT / "src/innkeeper")):
+            yield f"{name}: {path}"
+
+
+def test_named_files_are_there() -> None:
+    documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/progress.md"]
+    found = [file for name in documents for file in absent_files(name, read(name))]
+    complain(found, "These files are named and do not exist.")
+
+
+def test_a_named_file_that_is_absent_is_noticed() -> None:
+    text = "see `cli/app.py`, `tests/house/test_*.py` and `cli/lunch.py`"
+    assert [*absent_files("A.md", text)] == ["A.md: cli/lunch.py"]
