@@ -11,11 +11,12 @@ from innkeeper.model.host import Host
 from innkeeper.model.ids import Ref
 from innkeeper.model.instance import Instance, Size, Wanted
 from innkeeper.model.network import Network
-from innkeeper.model.observed import MachineState, Phase
+from innkeeper.model.observed import MachineState
 from innkeeper.model.plans import Plan
 from innkeeper.model.template import Template
 from innkeeper.model.work import Operation, OperationState
 from innkeeper.plan.names import template_by_id
+from innkeeper.plan.power import is_up
 from innkeeper.plan.size import capacity
 from innkeeper.plan.words import Names, step_words, undo_words
 from innkeeper.ports.streams import GuestStatus
@@ -33,7 +34,7 @@ def _status(instance: Instance, seen: MachineState | None, busy: bool) -> str:
     """One word for people: what was observed, or what is being done about it."""
     if instance.wanted is Wanted.ABSENT:
         return "deleting"
-    if seen is None or seen.phase is Phase.UNKNOWN:
+    if seen is None:
         return "launching" if busy else "stopped"
     return seen.phase.value
 
@@ -71,7 +72,7 @@ def instance_out(cluster: Cluster, instance: Instance, monitor: Monitor) -> sche
         labels=dict(instance.labels),
         operation=operation,
         generation=instance.generation,
-        rates=rates_out(monitor.now(instance.id)),
+        rates=rates_out(monitor.now(instance.id) if is_up(cluster, instance) else None),
     )
 
 

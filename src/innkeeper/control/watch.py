@@ -114,7 +114,10 @@ class Watch:
 
     async def _mend(self, host: HostPort, project: ProjectId, every_s: float) -> None:
         while True:
-            await self.repair(host, project)
+            try:
+                await self.repair(host, project)
+            except StoreFailed as failed:
+                log.error("%s cannot be repaired: %s", host.id, failed)
             await self._clock.sleep(every_s)
 
     async def repair(self, host: HostPort, project: ProjectId) -> None:

@@ -127,7 +127,10 @@ def _spare_us() -> None:
 def _log(file: Path | None, level: int) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso")],
-        processor=structlog.dev.ConsoleRenderer(colors=file is None and sys.stderr.isatty()),
+        # Plain tracebacks: others show the values of variables, among which are users' secrets.
+        processor=structlog.dev.ConsoleRenderer(
+            colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        ),
     )
     handler: logging.Handler = logging.StreamHandler()
     if file is not None:

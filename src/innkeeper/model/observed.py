@@ -17,7 +17,7 @@ from innkeeper.model.template import Image
 class Phase(StrEnum):
     """What a machine was last seen doing."""
 
-    UNKNOWN = "unknown"  # not reported yet
+    UNKNOWN = "unknown"  # not reported yet, or QEMU is there and does not answer
     STARTING = "starting"  # QEMU runs, nothing in the guest has answered
     RUNNING = "running"
     PAUSED = "paused"

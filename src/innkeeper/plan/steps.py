@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network
+from uuid import UUID, uuid5
 
 from innkeeper.model.actions import Action, ConvergeNetwork, CreateDisk, SeedCard, StartMachine, WriteSeed
 from innkeeper.model.cluster import Cluster
@@ -13,6 +14,7 @@ from innkeeper.model.network import Network, Nic
 from innkeeper.model.plans import NoUndo, Step
 from innkeeper.model.template import Image
 
+_MACHINE_IDS = UUID("5f3f2b0a-2f39-4c1c-9a52-1f0f1d6c2c8e")
 Card = tuple[Nic, Network]
 
 
@@ -28,9 +30,14 @@ def start_action(instance: Instance, image: Image) -> StartMachine:
         name=instance.name,
         template=instance.template,
         hardware=instance.hardware,
-        kernel_args=image.kernel_args,
+        kernel_args=None if image.kernel_args is None else f"{image.kernel_args} {_own_machine_id(instance)}",
         uid_slot=instance.uid_slot,
     )
+
+
+def _own_machine_id(instance: Instance) -> str:
+    """Also for disks that were published with another's in /etc/machine-id: machine-id(5), systemd.machine_id=."""
+    return f"systemd.machine_id={uuid5(_MACHINE_IDS, instance.id).hex}"
 
 
 def disk_action(instance: Instance, volume: Volume) -> CreateDisk:

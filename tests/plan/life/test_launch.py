@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,7 @@ from tests.plan.clusters import (
     a_cluster,
     a_network,
     a_template,
+    accepted,
     done,
     draw,
     launched,
@@ -94,8 +96,22 @@ def test_seed_carries_a_reference_and_the_way_out() -> None:
 def test_machine_is_started_as_its_template_says() -> None:
     start = plan_of().steps[-1].action
     assert isinstance(start, StartMachine)
-    assert (start.name, start.template, start.kernel_args) == ("web", TINY, "quiet")
+    assert (start.name, start.template) == ("web", TINY)
     assert start.hardware.firmware is Firmware.DIRECT
+    assert start.kernel_args is not None
+    assert re.fullmatch(r"quiet systemd\.machine_id=[0-9a-f]{32}", start.kernel_args)
+
+
+def test_every_machine_has_its_own_machine_id() -> None:
+    cluster = a_cluster()
+    args = []
+    for number, name in enumerate(("a", "b")):
+        plan = planned(launch(cluster, MINE, wish(name=name), draw(number), NOW))
+        cluster = accepted(cluster, plan)
+        action = plan.steps[-1].action
+        assert isinstance(action, StartMachine)
+        args.append(action.kernel_args)
+    assert args[0] != args[1]
 
 
 def test_without_starting_nothing_starts() -> None:

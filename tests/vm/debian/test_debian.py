@@ -69,12 +69,23 @@ def test_a_debian_is_what_its_owner_wished(house: House) -> None:
     _as_given(house, shown)
     uptime = house.inn("exec", "web", "--user", "keeper", "--", "id", "-un")
     assert uptime.stdout.strip() == b"keeper"
+    own = _identity(house, "web")
     house.power("web", "stop", grace_s=300)
     stopped = house.show("web")
     assert (stopped["status"], stopped["reason"]) == ("stopped", "")
     assert "did not" not in house.inn("logs", "web").stdout.decode(errors="replace")[-200:]
-    house.remove("web", "near")
+    house.do(house.post("/templates/publish", instance="web", name="golden"))
+    house.launch("twin", "golden")
+    assert house.until("twin", "cloud-init")["template"] == "golden:1"
+    assert _identity(house, "twin").isdisjoint(own)
+    house.remove("web", "near", "twin")
     assert_tidy(house)
+
+
+def _identity(house: House, name: str) -> set[str]:
+    """What no two machines share, also when one was made from the other's disk."""
+    key = house.said_in(name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+    return {key.split()[1], house.said_in(name, "cat", "/etc/machine-id"), house.said_in(name, "hostname")}
 
 
 def _as_wished(house: House) -> None:

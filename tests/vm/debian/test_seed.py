@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.drivers.metadata.hand import Seeds
-from innkeeper.drivers.qcow2.hand import OpenDisk, Volumes
+from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.render import DISK
 from innkeeper.drivers.qcow2.templates import Templates
 from innkeeper.model.actions import SeedCard, WriteSeed
@@ -64,8 +64,8 @@ power_state: {mode: poweroff, timeout: 5}
 """
 
 
-async def prepare(root: Path) -> tuple[OpenDisk, int, str]:
-    """A pool with the built template, a volume over it, and the seed."""
+async def prepare(root: Path) -> tuple[int, str]:
+    """A pool with the built template, a volume over it, and the seed, which is opened."""
     volumes, templates, seeds = Volumes(root), Templates(root), Seeds(root / "seeds")
     await volumes.prepare()
     await seeds.prepare()
@@ -84,34 +84,33 @@ async def prepare(root: Path) -> tuple[OpenDisk, int, str]:
         await templates.adopt(TEMPLATE, staging, image)
     await volumes.create_overlay(VOLUME, TEMPLATE, 5, os.geteuid())
     await seeds.write(SEED, USER_DATA.encode())
-    return await volumes.open_volume(VOLUME, TEMPLATE), await seeds.open(SEED.instance), kernel_args
+    await volumes.check_volume(VOLUME, TEMPLATE)
+    return await seeds.open(SEED.instance), kernel_args
 
 
-def command(root: Path, disk: OpenDisk, seed: int, kernel_args: str, serial: Path) -> list[str]:
-    (below,) = disk.backing
+def command(root: Path, seed: int, kernel_args: str, serial: Path) -> list[str]:
     kernel = root / "templates" / TEMPLATE / "vmlinuz"
+    disk, below = root / "volumes" / f"{VOLUME}.qcow2", root / "templates" / TEMPLATE / DISK
 
-    def file(fd: int, read_only: str) -> str:
-        return f"file.driver=file,file.filename=/dev/fdset/{fd},read-only={read_only},file.read-only={read_only}"
+    def file(path: Path | str, read_only: str) -> str:
+        return f"file.driver=file,file.filename={path},read-only={read_only},file.read-only={read_only}"
 
     argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35", "-accel", "tcg"]
     argv += ["-cpu", "max", "-m", "512", "-serial", f"file:{serial}", "-kernel", str(kernel), "-append", kernel_args]
     argv += ["-initrd", str(kernel.with_name("initrd.img"))]
-    for fd in (disk.disk, below, seed):
-        argv += ["-add-fd", f"fd={fd},set={fd}"]
+    argv += ["-add-fd", f"fd={seed},set={seed}"]
     argv += ["-blockdev", f"node-name=below,driver=qcow2,{file(below, 'on')}"]
-    argv += ["-blockdev", f"node-name=root,driver=qcow2,backing=below,{file(disk.disk, 'off')}"]
-    argv += ["-blockdev", f"node-name=seed,driver=raw,{file(seed, 'on')}"]
+    argv += ["-blockdev", f"node-name=root,driver=qcow2,backing=below,{file(disk, 'off')}"]
+    argv += ["-blockdev", f"node-name=seed,driver=raw,{file(f'/dev/fdset/{seed}', 'on')}"]
     argv += ["-device", "virtio-blk-pci,drive=root", "-device", "virtio-blk-pci,drive=seed"]
     return [*argv, "-netdev", "hubport,id=n0,hubid=0", "-device", f"virtio-net-pci,netdev=n0,mac={MAC}"]
 
 
 async def test_user_data_names_keys_and_addresses_arrive(tmp_path: Path) -> None:
-    disk, seed, kernel_args = await prepare(tmp_path)
+    seed, kernel_args = await prepare(tmp_path)
     serial = tmp_path / "serial.log"
-    argv = command(tmp_path, disk, seed, kernel_args, serial)
-    qemu = await asyncio.create_subprocess_exec(*argv, pass_fds=(disk.disk, *disk.backing, seed))
-    disk.close()
+    argv = command(tmp_path, seed, kernel_args, serial)
+    qemu = await asyncio.create_subprocess_exec(*argv, pass_fds=(seed,))
     os.close(seed)
     try:
         assert await asyncio.wait_for(qemu.wait(), BOOT_S) == 0
@@ -137,5 +136,4 @@ async def test_user_data_names_keys_and_addresses_arrive(tmp_path: Path) -> None
         "qemu-img", "check", "-q", "-f", "qcow2", str(tmp_path / "volumes" / f"{VOLUME}.qcow2")
     )
     assert await check.wait() == 0
-    reopened = await Volumes(tmp_path).open_volume(VOLUME, TEMPLATE)
-    reopened.close()
+    await Volumes(tmp_path).check_volume(VOLUME, TEMPLATE)

@@ -35,7 +35,7 @@ def build() -> App:
         help_format="plaintext",
         help_formatter=HelpPage(),
         help_epilogue="Each command explains itself: inn launch --help",
-        default_parameter=Parameter(negative=(), show_default=False, show_choices=False),
+        default_parameter=Parameter(negative=(), show_default=False, show_choices=True),
         group_commands=Group("Help", sort_key=len(GROUPS)),
         group_arguments=Group("Arguments", sort_key=1),
         group_parameters=Group("Options", sort_key=2),

@@ -58,6 +58,8 @@ def _label(entry: HelpEntry) -> str:
 
 def _words(entry: HelpEntry, description: str) -> str:
     words = " ".join(description.split("\n\n")[0].split())
+    if entry.choices and not all(choice in words for choice in entry.choices):
+        words += f" ({', '.join(entry.choices)})"
     return f"{words} (needed)" if entry.required and not entry.positional_label else words
 
 
