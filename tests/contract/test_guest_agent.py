@@ -137,6 +137,13 @@ async def test_nothing_but_an_answer_is_an_answer(guest: Guest, talk: Talk) -> N
     await guest.agent.ping(5)
 
 
+async def test_one_that_answers_what_it_was_not_asked_is_not_heard_out(guest: Guest) -> None:
+    """Reading on to the deadline would leave no time for anybody else."""
+    guest.talk = _wrong_number
+    with pytest.raises(NoAgent, match="nobody asked"):
+        await guest.agent.ping(30)
+
+
 async def test_no_socket_is_no_agent(tmp_path: Path) -> None:
     with pytest.raises(NoAgent):
         await Guest(tmp_path / "nothing.sock").agent.ping(1)
@@ -156,30 +163,3 @@ async def test_shutdown_needs_no_answer(guest: Guest) -> None:
         while not asked:
             await asyncio.sleep(0.01)
     assert json.loads(asked[0]) == {"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}}
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        None,
-        "text",
-        [None, 7, [], {"name": 5}],
-        [{"name": "eth0", "ip-addresses": "text"}],
-        [{"name": "eth0", "ip-addresses": [None, {"ip-address": 5, "prefix": 24}, {"ip-address": "10.0.0.1"}]}],
-    ],
-)
-async def test_interfaces_that_make_no_sense_are_left_out(guest: Guest, told: Any) -> None:
-    guest.talk = honest({"guest-network-get-interfaces": {"return": told}})
-    assert all(nic.addresses == () for nic in await guest.agent.nics(5))
-
-
-async def test_interfaces(guest: Guest) -> None:
-    addresses = [
-        {"ip-address-type": "ipv4", "ip-address": "10.1.2.3", "prefix": 20},
-        {"ip-address-type": "ipv6", "ip-address": "fe80::1", "prefix": 64},
-    ]
-    told = [{"name": "eth0", "hardware-address": "52:54:00:12:34:56", "ip-addresses": addresses}] * 1000
-    guest.talk = honest({"guest-network-get-interfaces": {"return": told}})
-    nics = await guest.agent.nics(5)
-    assert len(nics) == 64
-    assert nics[0].addresses == ("10.1.2.3/20", "fe80::1/64")

@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -103,6 +103,43 @@ class Channel:
             self._client = None
             writer.close()
         del self._visitors[task]
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def guest(path: str, talk: Talk) -> AsyncIterator[None]:
+    """Listens like QEMU; what it says is up to the test."""
+    visits: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = cast(asyncio.Task[None], asyncio.current_task())
+        visits[task] = writer
+        with contextlib.suppress(ConnectionError):
+            await talk(reader, writer)
+        writer.close()
+        del visits[task]
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        yield
+    finally:
+        server.close()
+        left = tuple(visits)
+        for writer in visits.values():
+            writer.transport.abort()
+        if left:
+            await asyncio.wait(left)
+
+
+def endless(rubbish: bytes) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(rubbish * (65536 // len(rubbish) + 1))
+            await writer.drain()
+
+    return talk
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,8 @@
 addresses.
 
 Nothing is polled until a guest has opened its end of a channel; then only what is not settled yet is asked again, with
-growing pauses. The two channels are asked apart, so that a program that never answers hides nothing of the other.
+growing pauses. The two channels are asked apart, so that a program that never answers hides nothing of the other. A
+guest that sends rubbish is left alone for longer and longer.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from innkeeper.agent.watching.distrust import Distrust
 from innkeeper.drivers.guestlink.hand import ExecSession, GuestLink
 from innkeeper.drivers.guestlink.line import LinkDown
 from innkeeper.drivers.qemu.agent import NoAgent
@@ -43,12 +46,15 @@ class Said:
 class Guest:
     """Follows one machine's channels. `changed` is called whenever `said` is another."""
 
-    def __init__(self, machine: Machine, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, machine: Machine, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.said = Said()
         self._machine = machine
         self._changed = changed
         self._link: GuestLink | None = None
         self._linking = asyncio.Lock()
+        self._distrust = Distrust(clock)
         self._shown: tuple[object, ...] = ()
         self._news = asyncio.Event()
 
@@ -59,6 +65,7 @@ class Guest:
             return
         if self._shown and seen.resets != self._shown[-1]:
             self._say(Said())  # what an earlier boot said holds no more
+            self._distrust.forget()
         self._shown = shown
         self._news.set()
         self._news = asyncio.Event()
@@ -94,32 +101,43 @@ class Guest:
         """The link, made anew where it broke.
 
         Raises:
-            NoLine: our program has not opened its channel, or does not answer.
+            NoLine: our program has not opened its channel, does not answer, or was not to be believed lately.
         """
         if not self._opened(GUEST_CHANNEL):
             raise NoLine(
                 "nothing in the guest has opened our channel: it still boots, or its template lacks innkeeper-guest"
             )
         async with self._linking:
-            if self._link is None or self._link.down is not None:
+            if self._link is not None and self._link.down is not None:
+                self._judge(self._link)
+                self._link = None
+            if self._link is None:
+                if self._distrust.left_s > 0:
+                    raise NoLine(self._distrust.words)
                 self._link = await self._new_link()
             return self._link
 
     async def _new_link(self) -> GuestLink:
-        path = self._machine.directory.path / "guest.sock"
         try:
-            link = await GuestLink.connect(str(path), _CONNECT_S)
-        except LinkDown as down:
+            with self._machine.directory.short_path() as short:
+                link = await GuestLink.connect(f"{short}/guest.sock", _CONNECT_S)
+        except (LinkDown, OSError) as down:
             raise NoLine(str(down)) from down
         try:
             await link.hello(_HELLO_S)
         except BaseException as failed:
             # One that is left open would hold the channel, which serves one at a time.
+            self._judge(link)
             await link.close()
             if isinstance(failed, LinkDown):
                 raise NoLine(str(failed)) from failed
             raise
         return link
+
+    def _judge(self, link: GuestLink) -> None:
+        if link.down is not None and link.guest_at_fault:
+            self._distrust.fell_out(link.down)
+            log.warning("%s: %s", self._machine.name, self._distrust.words)
 
     # --- asking
 
@@ -163,7 +181,7 @@ class Guest:
         except NoLine as silent:
             log.debug("%s: %s", self._machine.name, silent)
             self._say(replace(self.said, program=False))
-            return _PAUSE_UNSETTLED_S
+            return max(_PAUSE_UNSETTLED_S, self._distrust.left_s)
         found = (a.partition("/")[0] for n in status.nics if n.name != "lo" for a in n.addresses)
         addresses = tuple(a for a in found if not a.startswith("fe80:"))
         self._say(replace(self.said, program=True, cloud_init=_words(status), addresses=addresses))

@@ -14,6 +14,9 @@ beyond what we granted is a hostile one: both are WireError, and the line is to 
 Flow control is by credit on each stream, in both directions: WINDOW bytes of output may be under way to us,
 `stdin_window` to the guest. Who reads says so by CREDIT, or GRANT, so a stream that nobody reads holds at most a
 window and stops no other.
+
+What nobody asked for is borne with patience that runs out (patience.py), and so is what is no frame: that too breaks
+the protocol.
 """
 
 from __future__ import annotations
@@ -40,9 +43,11 @@ from innkeeper.drivers.guestlink.frames import (
     encode_reset,
     encode_u32,
 )
+from innkeeper.drivers.guestlink.patience import FRAME_COSTS, RESTART_COSTS, Patience
 from innkeeper.ports.streams import ExecRequest, Exited, Failed, Stderr, Stdout
 
 WINDOW = 262144
+SKIPPED_MOST = 2 * FRAME_MAX  # a connection may begin inside one frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +113,15 @@ class Connection:
         self.hello: Hello | None = None
         self.phase = Phase.SILENT
         self._nonce = nonce
-        self._decoder = Decoder()
+        self.decoder = Decoder()
         self._streams: dict[int, _Stream] = {}
         self._last = 0  # stream and request numbers are never used twice
+        self._asked = 0  # questions that may still be answered
+        self._patience = Patience()
 
     def reset(self) -> bytes:
         self._streams.clear()
+        self._asked = 0
         self.phase = Phase.WAITING
         return encode_reset(self._nonce)
 
@@ -121,13 +129,26 @@ class Connection:
         """For when nothing answers a reset: an earlier host may have died inside a frame, so complete that first."""
         return bytes(FRAME_MAX) + encode_reset(self._nonce)
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Raises WireError when the guest broke the protocol; then the line is to be given up."""
-        skipped = self._decoder.skipped
-        frames = self._decoder.feed(data)
+    def receive(self, data: bytes, looks_most: int | None = None) -> list[Event]:
+        """Raises WireError when the guest broke the protocol; then the line is to be given up.
+
+        After `looks_most` looks the rest waits for the next call, which need not bring anything more.
+        """
+        skipped = self.decoder.skipped
+        frames = self.decoder.feed(data, looks_most)
+        if self.decoder.skipped > SKIPPED_MOST:
+            raise WireError(
+                f"the guest sent more than {SKIPPED_MOST} bytes that are no frames; look which program in it, other "
+                "than innkeeper-guest, writes to our channel"
+            )
         ready_before = self.phase is Phase.READY
-        events = [event for frame in frames if (event := self._event(frame)) is not None]
-        if ready_before and self.phase is Phase.READY and self._decoder.skipped != skipped:
+        events = []
+        for frame in frames:
+            event = self._event(frame)
+            self._patience.spend(_cost(frame, event))
+            if event is not None:
+                events.append(event)
+        if ready_before and self.phase is Phase.READY and self.decoder.skipped != skipped:
             raise WireError("the guest sent bytes that are no frame")
         return events
 
@@ -171,10 +192,12 @@ class Connection:
         """Hang up; what the stream still says is passed over. Nothing to send when it has ended."""
         if self._streams.pop(stream, None) is None:
             return b""
+        self._patience.hung_up()
         return encode(Frame(kind=Kind.CLOSE, stream=stream))
 
     def status(self) -> tuple[int, bytes]:
         self._last += 1
+        self._asked += 1
         return self._last, encode(Frame(kind=Kind.STATUS, stream=self._last))
 
     def _event(self, frame: Frame) -> Event | None:
@@ -183,12 +206,19 @@ class Connection:
         if self.phase is not Phase.READY:
             return None
         if frame.kind == Kind.FACTS:
-            return Facts(frame.stream, frame.payload)
+            return self._answered(frame)
         if not 0 < frame.stream <= self._last:
             raise WireError(f"the guest speaks on stream {frame.stream}, which was never opened")
         state = self._streams.get(frame.stream)
         # A stream that we closed may still have something under way.
         return self._on_stream(frame, state) if state else None
+
+    def _answered(self, frame: Frame) -> Facts:
+        self._asked -= 1
+        if self._asked < 0:
+            raise WireError("the guest answered more questions than it was asked")
+        self._patience.answered()
+        return Facts(frame.stream, frame.payload)
 
     def _greeted(self, hello: Hello) -> Ready | Restarted | None:
         if self.phase is Phase.WAITING and hello.nonce == self._nonce:
@@ -198,6 +228,7 @@ class Connection:
                     f"{PROTOCOL_VERSION}; build its template again with this release"
                 )
             self.hello, self.phase = hello, Phase.READY
+            self._patience.past_is_over()
             return Ready(hello)
         if hello.nonce == 0 and self.phase is not Phase.SILENT:
             return Restarted(self.reset())
@@ -209,6 +240,8 @@ class Connection:
                 state.receivable -= len(frame.payload)
                 if state.receivable < 0:
                     raise WireError("the guest sent more output than there was room for")
+                if not frame.payload:
+                    return None
                 return Output(frame.stream, (Stdout if frame.kind == Kind.STDOUT else Stderr)(frame.payload))
             case Kind.EXIT:
                 del self._streams[frame.stream]
@@ -221,8 +254,16 @@ class Connection:
             case _:
                 return None  # a newer guest's, which we did not ask for
 
-    def _granted(self, frame: Frame, state: _Stream) -> Granted:
-        state.sendable += decode_u32(frame.payload)
-        if self.hello is None or state.sendable > self.hello.stdin_window:
+    def _granted(self, frame: Frame, state: _Stream) -> Granted | None:
+        granted = decode_u32(frame.payload)
+        if self.hello is None or state.sendable + granted > self.hello.stdin_window:
             raise WireError("the guest granted more input than it has room for")
-        return Granted(frame.stream)
+        state.sendable += granted
+        return Granted(frame.stream) if granted else None
+
+
+def _cost(frame: Frame, event: Event | None) -> int:
+    """What a frame that is of no use takes of our patience."""
+    if event is None:
+        return FRAME_COSTS + len(frame.payload)
+    return RESTART_COSTS if isinstance(event, Restarted) else 0

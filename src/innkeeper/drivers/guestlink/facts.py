@@ -1,25 +1,30 @@
 """What a guest answers to STATUS, read without believing it.
 
-Lines of key=value. What is unknown or malformed is left out; of a key given twice the last counts.
+Lines of key=value. What is unknown or malformed is left out; of a key given twice the last counts. A guest is asked
+every few seconds, so an answer is read no further than an honest one goes.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 
 from innkeeper.drivers.guestlink.frames import printable
 from innkeeper.ports.streams import CloudInit, GuestNic, GuestStatus
 
+_ANSWER_MAX = 16384  # innkeeper-guest leaves out what does not fit
+_LINES_MAX = 1024
 _NICS_MAX = 64
 _ADDRESSES_MAX = 256
 _TEXT_MAX = 256
+_NAME_MAX = 15  # of an interface, in every kernel
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def read_facts(payload: bytes) -> GuestStatus:
-    lines = [line.partition("=") for line in map(printable, payload.split(b"\n"))]
+    said = payload[:_ANSWER_MAX].split(b"\n", _LINES_MAX)[:_LINES_MAX]
+    lines = [line.partition("=") for line in map(printable, said)]
     one = {key: value[:_TEXT_MAX] for key, _, value in lines}
     return GuestStatus(
         boot_id=one.get("boot_id") or None,
@@ -60,7 +65,7 @@ def _nics(lines: Iterable[tuple[str, str]]) -> tuple[GuestNic, ...]:
     addresses: dict[str, list[str]] = {}
     for key, value in lines:
         name, _, rest = value.partition(" ")
-        known = name in addresses or len(addresses) < _NICS_MAX
+        known = name in addresses or (len(addresses) < _NICS_MAX and 0 < len(name) <= _NAME_MAX)
         if key == "mac" and known and _MAC.fullmatch(rest):
             macs[name] = rest
             addresses.setdefault(name, [])
@@ -70,8 +75,11 @@ def _nics(lines: Iterable[tuple[str, str]]) -> tuple[GuestNic, ...]:
 
 
 def _is_address(text: str) -> bool:
+    # ipaddress would take ten times as long, and netmasks and zones besides.
+    address, _, prefix = text.partition("/")
+    family, longest = (socket.AF_INET6, 128) if ":" in address else (socket.AF_INET, 32)
     try:
-        ipaddress.ip_interface(text)
-    except ValueError:
+        socket.inet_pton(family, address)
+    except OSError:
         return False
-    return "/" in text
+    return bool(re.fullmatch(r"[0-9]{1,3}", prefix)) and int(prefix) <= longest

@@ -59,6 +59,9 @@ class Feature(IntFlag):
     STATUS = 4
 
 
+# A flag keeps every value it was ever made of, so it is made only of what we know.
+_FEATURES_KNOWN = Feature.EXEC | Feature.PTY | Feature.STATUS
+
 _PTY_FLAG = 1
 _LOGIN_FLAG = 2
 
@@ -106,32 +109,53 @@ def encode(frame: Frame) -> bytes:
 
 
 class Decoder:
-    """Bytes in, frames out. What is no frame is skipped up to the next byte that can begin one, and counted."""
+    """Bytes in, frames out. What is no frame is skipped up to the next bytes that can begin one, and counted.
+
+    A look is at one place where a frame may begin. It costs the same whatever is there, and the way to the next place
+    next to nothing: so `looks` is the work that was done, and who limits it limits the time.
+    """
 
     def __init__(self) -> None:
         self.skipped = 0
+        self.looks = 0
         self._bytes = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes, looks_most: int | None = None) -> list[Frame]:
+        """The frames that are whole. After `looks_most` looks the rest waits; feed it nothing to go on."""
         self._bytes += data
-        frames = []
+        end = self.looks + (len(self._bytes) if looks_most is None else looks_most)
+        frames: list[Frame] = []
         at = 0
-        while len(self._bytes) - at >= _HEAD.size:
-            magic, kind, flags, stream, length = _HEAD.unpack_from(self._bytes, at)
-            if magic == MAGIC and length <= PAYLOAD_MAX:
-                begin, end = at + _HEAD.size, at + _HEAD.size + length
-                if len(self._bytes) < end + _TAIL.size:
-                    break
-                if _TAIL.unpack_from(self._bytes, end)[0] == _tail(kind, flags, stream, length):
-                    frames.append(Frame(kind=kind, flags=flags, stream=stream, payload=bytes(self._bytes[begin:end])))
-                    at = end + _TAIL.size
-                    continue
-            found = self._bytes.find(MAGIC[:1], at + 1)
-            found = len(self._bytes) if found < 0 else found
-            self.skipped += found - at
-            at = found
+        while len(self._bytes) - at >= _HEAD.size and self.looks < end:
+            self.looks += 1
+            size = self._frame(at, frames)
+            if size is None:
+                break
+            at += size or self._skip(at)
         del self._bytes[:at]
         return frames
+
+    def _frame(self, at: int, frames: list[Frame]) -> int | None:
+        """The size of the frame that begins here: 0 where none does, None when it has not come whole."""
+        magic, kind, flags, stream, length = _HEAD.unpack_from(self._bytes, at)
+        if magic != MAGIC or length > PAYLOAD_MAX:
+            return 0
+        begin, end = at + _HEAD.size, at + _HEAD.size + length
+        if len(self._bytes) < end + _TAIL.size:
+            return None
+        if _TAIL.unpack_from(self._bytes, end)[0] != _tail(kind, flags, stream, length):
+            return 0
+        with memoryview(self._bytes) as view:
+            frames.append(Frame(kind=kind, flags=flags, stream=stream, payload=bytes(view[begin:end])))
+        return int(end + _TAIL.size - at)
+
+    def _skip(self, at: int) -> int:
+        found = self._bytes.find(MAGIC, at + 1)
+        if found < 0:
+            # The last byte may be the first of two.
+            found = len(self._bytes) - self._bytes.endswith(MAGIC[:1])
+        self.skipped += found - at
+        return found - at
 
 
 def encode_reset(nonce: int) -> bytes:
@@ -157,9 +181,9 @@ def decode_hello(payload: bytes) -> Hello:
         nonce=nonce,
         protocol=protocol,
         sessions_max=sessions_max,
-        features=Feature(features),
+        features=Feature(features & _FEATURES_KNOWN),
         stdin_window=stdin_window,
-        version=printable(payload[_HELLO.size :])[:64],
+        version=printable(payload[_HELLO.size :][:256])[:64],
     )
 
 
@@ -205,7 +229,7 @@ def encode_failed(stream: int, errno: int, reason: str) -> bytes:
 def decode_failed(payload: bytes) -> Failed:
     if len(payload) < _U32.size:
         raise WireError("a failure frame is too short")
-    return Failed(printable(payload[_U32.size :])[:512] or "the guest gave no reason")
+    return Failed(printable(payload[_U32.size :][:2048])[:512] or "the guest gave no reason")
 
 
 def encode_open(stream: int, request: ExecRequest, window: int) -> bytes:
@@ -272,4 +296,7 @@ def _u16(value: int) -> int:
 
 def printable(data: bytes) -> str:
     """A guest's words for people to read: no control characters, which could drive the reader's terminal."""
-    return "".join(char if char.isprintable() else " " for char in data.decode("utf-8", "replace")).strip()
+    text = data.decode("utf-8", "replace")
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text.strip()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from typing import Self
 
 from innkeeper.drivers.guestlink.connection import Connection, Phase
 from innkeeper.drivers.guestlink.facts import read_facts
 from innkeeper.drivers.guestlink.frames import Hello, Kind, Unsendable, encode_size, encode_u32
 from innkeeper.drivers.guestlink.line import Line, LinkDown
+from innkeeper.drivers.guestlink.unread import Unread
 from innkeeper.ports.streams import ExecRequest, Exited, Failed, GuestStatus, SessionEvent, Stderr, Stdout, StreamClosed
 
 _INSIST_AFTER_S = 0.5
@@ -27,7 +27,7 @@ class ExecSession:
     def __init__(self, line: Line, stream: int) -> None:
         self.stream = stream
         self._line = line
-        self._output: deque[Stdout | Stderr] = deque()
+        self._output = Unread()
         self._end: Exited | Failed | None = None
         self._news = asyncio.Event()
         self._grant = asyncio.Event()
@@ -39,7 +39,7 @@ class ExecSession:
                 return self._end
             self._news.clear()
             await self._news.wait()
-        output = self._output.popleft()
+        output = self._output.take()
         self._line.send(self._line.connection.consumed(self.stream, len(output.data)))
         return output
 
@@ -75,7 +75,7 @@ class ExecSession:
         self.ended(_CLOSED)
 
     def came(self, output: Stdout | Stderr) -> None:
-        self._output.append(output)
+        self._output.put(output)
         self._news.set()
 
     def granted(self) -> None:
@@ -127,6 +127,11 @@ class GuestLink:
     def down(self) -> str | None:
         """Why this link is of no more use: connect a new one. None while it is."""
         return self._line.down
+
+    @property
+    def guest_at_fault(self) -> bool:
+        """It is down because of what the guest sent: a new one will hardly fare better."""
+        return self._line.guest_at_fault
 
     async def hello(self, timeout_s: float) -> Hello:
         """Waits until the guest's program has answered: the first one, and later any that took its place.

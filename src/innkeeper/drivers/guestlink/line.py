@@ -2,6 +2,10 @@
 
 Nothing here needs a task: bytes arrive by callback, go through the connection, and wake who waits for them. So a
 cancelled caller leaves nothing behind, and a session that nobody reads costs at most its window of memory.
+
+The daemon has one loop for everybody, and a guest may send as fast as it can. So a line does a bounded amount of work
+in each window of time and leaves the rest unread, which stops the guest and nobody else. The bound is on frames, not
+on bytes: 32 KiB in one frame cost hardly more than nothing in one, so honest output is not slowed down.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from innkeeper.ports.host import NoLine
 from innkeeper.ports.streams import Exited, Failed, Stderr, Stdout
 
 _OUTGOING_MAX = 4 << 20  # a guest that leaves so much unread will not begin again
+# Less than a millisecond of work, then everybody else's turn. 32 KiB each, these are more than 1 GB/s.
+LOOKS_MOST = 256
+WINDOW_S = 0.005
 _RESTARTED = "the guest was rebooted, or its program restarted, while the command ran; it cannot be known how it ended"
 
 
@@ -33,11 +40,15 @@ class Listener(Protocol):
 
 
 class Line(asyncio.Protocol):
-    """`down` says why this line is of no more use, or is None. `changed` is set when a guest answers and at the end."""
+    """`down` says why this line is of no more use, or is None; `guest_at_fault`, that the guest broke it.
+
+    `changed` is set when a guest answers and at the end.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.down: str | None = None
+        self.guest_at_fault = False
         self.changed = asyncio.Event()
         self.over = asyncio.Event()
         self.listeners: dict[int, Listener] = {}
@@ -45,6 +56,8 @@ class Line(asyncio.Protocol):
         self._unclogged = asyncio.Event()
         self._unclogged.set()
         self._transport: asyncio.Transport | None = None
+        self._looks_left = LOOKS_MOST
+        self._window: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -61,15 +74,34 @@ class Line(asyncio.Protocol):
         self._unclogged.set()
 
     def data_received(self, data: bytes) -> None:
-        if self.down is not None:
-            return
+        if self.down is None:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        looks = self.connection.decoder.looks
         try:
-            events = self.connection.receive(data)
+            events = self.connection.receive(data, self._looks_left)
         except WireError as broken:
+            self.guest_at_fault = True
             self.give_up(f"the line to the guest was given up: {broken}")
             return
+        # Bytes that there is nothing to look at yet cost a call all the same.
+        self._looks_left = max(0, self._looks_left - max(1, self.connection.decoder.looks - looks))
         for event in events:
             self._happened(event)
+        if self.down is not None or self._transport is None:
+            return
+        if self._looks_left == 0:
+            self._transport.pause_reading()
+        if self._window is None:
+            self._window = asyncio.get_running_loop().call_later(WINDOW_S, self._next_window)
+
+    def _next_window(self) -> None:
+        self._window = None
+        waiting, self._looks_left = self._looks_left == 0, LOOKS_MOST
+        if waiting and self._transport is not None:
+            self._transport.resume_reading()
+            self._take(b"")
 
     async def unclogged(self) -> None:
         """Waits while more is under way than the channel takes; ends at once when the line is down."""
@@ -80,6 +112,7 @@ class Line(asyncio.Protocol):
             return
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > _OUTGOING_MAX:
+            self.guest_at_fault = True
             self.give_up("the guest no longer reads its channel")
 
     def give_up(self, why: str) -> None:
@@ -87,6 +120,9 @@ class Line(asyncio.Protocol):
         if self.down is not None:
             return
         self.down = why
+        if self._window is not None:
+            self._window.cancel()
+            self._window = None
         self._end_all(why)
         self._unclogged.set()
         if self._transport is not None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 SOURCES = ("main.c", "port.c", "run.c", "session.c", "spawn.c", "status.c", "wire.c")
 
+# When memory runs out, a compiler goes before any guest.
+OOM_SCORE = 500
+
 _FLAGS = (
     "-std=c11",
     "-D_GNU_SOURCE",

@@ -14,11 +14,13 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from innkeeper.ports.streams import GuestNic
+from innkeeper.drivers.qemu.said import plain
 
 SENTINEL = b"\xff"
-ANSWER_MOST_BYTES = 256 * 1024
-NICS_MOST = 64
+ANSWER_MOST_BYTES = 16 * 1024  # to what we ask, an agent has no more to say than why not
+# What askers who gave up may have left in the line, and how long the answer is to who looks for its end.
+STALE_MOST = 64
+SYNC_MOST_BYTES = 1024
 
 
 class NoAgent(Exception):
@@ -48,14 +50,6 @@ class GuestAgent:
         """
         await self._ask("guest-shutdown", {"mode": "powerdown"}, timeout_s, answered=False)
 
-    async def nics(self, timeout_s: float) -> tuple[GuestNic, ...]:
-        """Network interfaces as the guest tells them.
-
-        Raises:
-            NoAgent: it told none.
-        """
-        return _nics(await self._ask("guest-network-get-interfaces", None, timeout_s))
-
     async def _ask(self, command: str, arguments: Any, timeout_s: float, *, answered: bool = True) -> Any:
         question = {"execute": command} | ({"arguments": arguments} if arguments is not None else {})
         try:
@@ -80,10 +74,16 @@ async def _synchronise(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     # The byte in front clears whatever half a question the agent's parser still holds.
     writer.write(SENTINEL + json.dumps(question).encode() + b"\n")
     await writer.drain()
-    while True:
+    for _ in range(STALE_MOST):
         await reader.readuntil(SENTINEL)
-        if _result("guest-sync-delimited", await reader.readline()) == number:
+        answer = await reader.readline()
+        if len(answer) > SYNC_MOST_BYTES:
+            raise NoAgent(f"the guest agent answered {len(answer)} bytes where a number was asked for")
+        if _result("guest-sync-delimited", answer) == number:
             return
+        # A read of what is there already does not wait, and a guest can see to it that there always is something.
+        await asyncio.sleep(0)
+    raise NoAgent("the guest agent goes on answering questions that nobody asked")
 
 
 def _result(command: str, line: bytes) -> Any:
@@ -94,29 +94,5 @@ def _result(command: str, line: bytes) -> Any:
     if not isinstance(answer, dict) or "return" not in answer:
         said = answer.get("error", {}) if isinstance(answer, dict) else {}
         words = said.get("desc") if isinstance(said, dict) else None
-        raise NoAgent(f"the guest agent declined `{command}`: {_plain(words)[:200] or 'it does not say why'}")
+        raise NoAgent(f"the guest agent declined `{command}`: {plain(words) or 'it does not say why'}")
     return answer["return"]
-
-
-def _plain(text: object) -> str:
-    return "".join(c for c in text if c.isprintable()) if isinstance(text, str) else ""
-
-
-def _nics(told: Any) -> tuple[GuestNic, ...]:
-    found = []
-    for entry in told[:NICS_MOST] if isinstance(told, list) else ():
-        if not isinstance(entry, dict):
-            continue
-        addresses = entry.get("ip-addresses")
-        kept = [_address(a) for a in addresses[:NICS_MOST]] if isinstance(addresses, list) else []
-        mac = _plain(entry.get("hardware-address"))[:17] or None
-        nic = GuestNic(name=_plain(entry.get("name"))[:32], mac=mac, addresses=tuple(a for a in kept if a))
-        found.append(nic)
-    return tuple(found)
-
-
-def _address(told: Any) -> str:
-    if not isinstance(told, dict) or not isinstance(told.get("prefix"), int):
-        return ""
-    address = _plain(told.get("ip-address"))[:45]
-    return f"{address}/{told['prefix']}" if address else ""
