@@ -186,13 +186,3 @@ def test_causes_are_told_with_their_remedy(line: str, kind: type[BuildFailed], a
     assert type(failed) is kind
     assert advice in str(failed)
     assert failed.tail[-1] == line
-
-
-def test_the_key_follows_the_words_and_the_program() -> None:
-    keys = {
-        plans.content_key(recipe, unit, program)
-        for recipe in RECIPES.values()
-        for unit in (None, UNIT)
-        for program in (b"", b"program")
-    }
-    assert len(keys) == 8

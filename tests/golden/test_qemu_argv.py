@@ -81,7 +81,7 @@ def test_direct_kernel_under_emulation() -> None:
     same_as_golden("qemu/direct-tcg.txt", words(SMALL, FACTS))
 
 
-def test_bios_under_kvm_with_two_disks_and_vhost() -> None:
+def test_bios_under_kvm_with_two_disks() -> None:
     hardware = replace(
         SMALL,
         firmware=Firmware.BIOS,
@@ -90,7 +90,7 @@ def test_bios_under_kvm_with_two_disks_and_vhost() -> None:
         devices=(*SMALL.devices, Disk(slot=7, volume=DATA)),
     )
     disks = {ROOT: FACTS.disks[ROOT], DATA: DiskFacts(top=Layer(fd=20, format="qcow2"))}
-    facts = replace(FACTS, accelerator=Accelerator.KVM, boot=None, disks=disks, cards={NIC: CardFacts(tap=9, vhost=13)})
+    facts = replace(FACTS, accelerator=Accelerator.KVM, boot=None, disks=disks)
     same_as_golden("qemu/bios-kvm.txt", words(hardware, facts))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -23,10 +24,12 @@ from pathlib import Path
 import pytest
 
 from innkeeper.drivers.guestlink.render import compile_argv
+from innkeeper.drivers.images import render
 from innkeeper.drivers.images.catalogue import RECIPES
 from innkeeper.drivers.images.faults import CannotBuildHere
 from innkeeper.drivers.images.hand import BuildRequest, build
-from innkeeper.drivers.images.plans import content_key
+from innkeeper.drivers.images.plans import Supply, write_out
+from innkeeper.drivers.images.render import Mirrors, Workshop
 
 GUEST = Path(__file__).resolve().parents[2] / "src/innkeeper/guest"
 # Other checkouts on this machine may be using theirs.
@@ -61,12 +64,20 @@ def guest_program(folder: Path) -> Iterator[GuestProgram]:
         yield GuestProgram(program=program, unit=(GUEST / "innkeeper-guest.service").read_text())
 
 
+def content_key(name: str, guest: GuestProgram) -> str:
+    """Equal for builds that differ in nothing but the state of the mirror."""
+    recipe, workshop = RECIPES[name], Workshop(staging="/staging")
+    writing = write_out(recipe, workshop, Supply(mirrors=Mirrors(), apt_conf=render.apt_conf("")), guest.unit)
+    argv = (render.mmdebstrap_argv(recipe, workshop), render.mkfs_argv(recipe, workshop), render.convert_argv(workshop))
+    return hashlib.sha256(repr((recipe, writing, argv)).encode() + guest.program.read_bytes()).hexdigest()
+
+
 def _built(recipe: str) -> Path:
     cache = Path(os.environ.get("INNKEEPER_TEST_CACHE") or Path.home() / ".cache/innkeeper-tests")
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{recipe}.lock").open("w") as lock, guest_program(cache) as guest:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        key = content_key(RECIPES[recipe], guest.unit, guest.program.read_bytes())
+        key = content_key(recipe, guest)
         folder = cache / f"{recipe}-{key[:16]}"
         if not folder.exists():
             _build(recipe, guest, folder)
@@ -78,12 +89,9 @@ def _built(recipe: str) -> Path:
 def _build(recipe: str, guest: GuestProgram, folder: Path) -> None:
     staging = Path(tempfile.mkdtemp(prefix=f"staging-{recipe}.", dir=folder.parent))
     try:
-        request = BuildRequest(
-            recipe=recipe, staging=staging, guest_program=guest.program, guest_unit=guest.unit, size_gib=None
-        )
-        built = asyncio.run(build(request, lambda fraction, words: None))
-        (staging / "kernel_args").write_text(built.kernel_args + "\n")
-        (staging / "digest").write_text(built.digest + "\n")
+        request = BuildRequest(recipe=recipe, staging=staging, guest_program=guest.program, guest_unit=guest.unit)
+        asyncio.run(build(request, lambda fraction, words: None))
+        (staging / "kernel_args").write_text(RECIPES[recipe].kernel_args + "\n")
         staging.chmod(0o755)
         staging.rename(folder)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.drivers.images.faults import BuildFailed, CannotBuildHere, require_tools
-from innkeeper.drivers.images.hand import BuildRequest, BuiltImage, build
+from innkeeper.drivers.images.hand import BuildRequest, build
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -36,7 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def request(staging: Path) -> BuildRequest:
     staging.mkdir(exist_ok=True)
-    return BuildRequest(recipe="tiny", staging=staging, guest_program=None, guest_unit=None, size_gib=None)
+    return BuildRequest(recipe="tiny", staging=staging, guest_program=None, guest_unit=None)
 
 
 def once(fraction: float, act: Callable[[], object]) -> Callable[[float, str], None]:
@@ -118,31 +119,26 @@ async def test_a_mirror_that_is_away_is_named(tmp_path: Path, monkeypatch: pytes
 async def test_two_builds_at_once_make_the_same(tmp_path: Path) -> None:
     told: dict[str, list[float]] = {"one": [], "two": []}
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(build(request(tmp_path / name), listener(told[name]))) for name in told]
-    one, two = (task.result() for task in tasks)
+        for name in told:
+            group.create_task(build(request(tmp_path / name), listener(told[name])))
     for fractions in told.values():
         assert fractions == sorted(fractions)
         assert fractions[-1] == 1.0
-    assert one.kernel_version == two.kernel_version
-    assert one.package_count == two.package_count > 20
     for name in ("vmlinuz", "initrd.img"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert content(one) == content(two)
-    check_digest(one)
+    for name in told:
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["disk.qcow2", "initrd.img", "vmlinuz"]
+        assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in (tmp_path / name).iterdir())
+    assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def content(built: BuiltImage) -> str:
+def content(built: Path) -> str:
     """Everything in the disk's file system but where it lies: modes, owners, sizes, times, names and bytes."""
-    raw, tree = built.disk.parent.with_suffix(".raw"), built.disk.parent.with_suffix(".tree")
+    raw, tree = built.with_suffix(".raw"), built.with_suffix(".tree")
     tree.mkdir()
-    subprocess.run(["qemu-img", "convert", "-O", "raw", str(built.disk), str(raw)], check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", str(built / "disk.qcow2"), str(raw)], check=True)
     subprocess.run(["debugfs", "-R", f"rdump / {tree}", str(raw)], check=True, capture_output=True)
+    # Symbolic links get the time of this reading, which may be another second for the other disk.
+    subprocess.run(["find", str(tree), "-type", "l", "-exec", "touch", "-h", "-d", "@0", "{}", "+"], check=True)
     tar = ["tar", "--create", "--sort=name", "--format=gnu", "--directory", str(tree), "."]
     return hashlib.sha256(subprocess.run(tar, check=True, capture_output=True).stdout).hexdigest()
-
-
-def check_digest(built: BuiltImage) -> None:
-    """As its docstring says, by somebody else's tool."""
-    names = sorted(path.name for path in built.disk.parent.iterdir())
-    said = subprocess.run(["sha256sum", *names], cwd=built.disk.parent, check=True, capture_output=True).stdout
-    assert built.digest == hashlib.sha256(said + built.kernel_args.encode() + b"\n").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from innkeeper.drivers.guestlink.compile import CompileFailed
 from innkeeper.drivers.images.faults import BuildFailed
 from innkeeper.drivers.linuxnet.settings import NetFailed
 from innkeeper.drivers.metadata.hand import SeedFailed
@@ -30,7 +31,7 @@ def refusal_of(failure: Exception) -> Refused | None:
     match failure:
         case CannotObey():
             return Refused(reason=failure.reason, hint=failure.hint, stale=failure.stale)
-        case PoolFault():
+        case PoolFault() | CompileFailed():
             return Refused(reason=failure.reason, hint=failure.hint)
         case OSError():
             where = failure.filename or "this host"

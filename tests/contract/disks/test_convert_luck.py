@@ -210,12 +210,15 @@ async def test_a_tool_that_leaves_something_else_is_found_out(root: Path, tmp_pa
         liar.unlink()
 
 
-async def test_a_missing_tool_is_said_so(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "tools", [Tools(prlimit="/no/such"), Tools(setpriv="/no/such"), Tools(qemu_img="/no/such")], ids=str
+)
+async def test_a_missing_tool_is_said_so(root: Path, tmp_path: Path, tools: Tools) -> None:
     source = tmp_path / "in.qcow2"
     make_disk(source)
-    converter = Converter(root, WORKER, tools=Tools(prlimit="/usr/bin/no-such-prlimit"))
+    converter = Converter(root, WORKER, tools=tools)
     async with Templates(root).stage(T2) as staging:
-        with pytest.raises(DiskFailed, match="missing"):
+        with pytest.raises(DiskFailed, match=r"missing .*/no/such.*Install"):
             await converter.convert_import(source, "qcow2", staging, lambda _: None)
         assert list(staging.iterdir()) == []
 

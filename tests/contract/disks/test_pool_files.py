@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import subprocess
@@ -50,16 +51,19 @@ async def test_who_may_read_what(root: Path) -> None:
     assert list((root / "staging").iterdir()) == []
 
 
-async def test_descriptors_write_above_and_only_read_below(root: Path) -> None:
+async def test_a_volume_is_as_large_as_asked_and_takes_next_to_nothing(root: Path) -> None:
     await Volumes(root).create_overlay(V1, T1, 5, OWNER)
-    opened = await Volumes(root).open_volume(V1, T1)
-    assert os.pread(opened.disk, 4, 0) == b"QFI\xfb"
-    assert os.pwrite(opened.disk, b"QFI\xfb", 0) == 4
-    (below,) = opened.backing
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.pwrite(below, b"QFI\xfb", 0)
-    assert not os.get_inheritable(opened.disk)
-    opened.close()
+    argv = ["qemu-img", "info", "-f", "qcow2", "--output=json", str(root / "volumes" / f"{V1}.qcow2")]
+    told = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout)
+    assert told["virtual-size"] == 5 * GIB
+    assert 0 < told["actual-size"] <= 256 * 1024
+
+
+async def test_a_volume_whose_template_is_gone_is_not_started(root: Path) -> None:
+    await Volumes(root).create_overlay(V1, T1, 5, OWNER)
+    (root / "templates" / T1 / DISK).unlink()
+    with pytest.raises(DiskFailed, match=f"the disk of template {T1}, below volume {V1}, is missing"):
+        await Volumes(root).check_volume(V1, T1)
 
 
 async def test_a_disk_that_a_process_has_open_is_not_deleted(root: Path) -> None:
@@ -96,13 +100,13 @@ async def test_many_at_once_make_one(root: Path) -> None:
     assert list((root / "staging").iterdir()) == []
 
 
-async def test_a_header_that_names_another_template_opens_nothing(root: Path) -> None:
+async def test_a_header_that_names_another_template_is_refused(root: Path) -> None:
     await add_template(Templates(root), T2)
     await Volumes(root).create_overlay(V1, T1, 5, OWNER)
     path = root / "volumes" / f"{V1}.qcow2"
     path.write_bytes(path.read_bytes().replace(T1.encode(), T2.encode()))
     with pytest.raises(ImageRefused, match=T2):
-        await Volumes(root).open_volume(V1, T1)
+        await Volumes(root).check_volume(V1, T1)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", "x" * 64, "vol\0", "VOL"])
@@ -123,7 +127,7 @@ async def test_no_plain_file_is_not_opened(root: Path, kind: str) -> None:
     else:
         os.mkfifo(path)
     with pytest.raises(DiskFailed):
-        await asyncio.wait_for(Volumes(root).open_volume(V1, T1), 10)
+        await asyncio.wait_for(Volumes(root).check_volume(V1, T1), 10)
 
 
 async def test_a_smaller_disk_than_the_template_s_is_refused(tmp_path: Path) -> None:

@@ -133,9 +133,10 @@ class House(Spoken):
         return shown
 
     def pid(self, name: str) -> int:
-        """Of the instance's QEMU, found by its mark."""
-        (stray,) = strays(self.place.data / "machines" / self.show(name)["id"], ())
-        return stray.pid
+        """Of the instance's QEMU."""
+        instance = self.show(name)["id"]
+        (pid,) = (s.pid for s in strays(self.place.data / "machines", ()) if s.instance == instance)
+        return pid
 
 
 def end_processes(house: House) -> None:
@@ -171,7 +172,9 @@ async def _remove_networks(place: Place) -> None:
 def installation(word: str) -> Iterator[House]:
     """With an empty data directory; its daemon is not started yet."""
     # Not below pytest's own folder: only root may enter that, and dnsmasq and QEMU are somebody else.
-    data = Path(tempfile.mkdtemp(prefix=f"innkeeper-{word}-"))
+    # As long as it may be: below it are sockets whose paths are longer still.
+    prefix = f"innkeeper-{word}-"
+    data = Path(tempfile.mkdtemp(prefix=prefix + "x" * (107 - len(f"/tmp/{prefix}12345678/api.sock"))))
     data.chmod(0o711)
     house = House(data)
     try:

@@ -20,12 +20,12 @@ from typing import TypeAlias
 
 from innkeeper.agent.faults import refusal_of
 from innkeeper.agent.kept.records import Records, order_name, undo_name
-from innkeeper.agent.waiting import until_ended
 from innkeeper.model.actions import BuildTemplate, ImportTemplate, PublishTemplate
 from innkeeper.model.ids import OperationId, Ref
 from innkeeper.model.observed import State
 from innkeeper.model.work import Accepted, Done, Order, Outcome, Refused
 from innkeeper.ports.host import HostAway
+from innkeeper.ports.tasks import until_ended
 
 log = logging.getLogger(__name__)
 

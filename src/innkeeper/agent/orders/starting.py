@@ -92,5 +92,5 @@ class Starting:
 
         A QEMU that was taken over may have written another there.
         """
-        (await self._pool.volumes.open_volume(volume, action.template)).close()
+        await self._pool.volumes.check_volume(volume, action.template)
         return DiskFiles(top=self._pool.places.volume(volume), below=((below, "qcow2"),))

@@ -33,7 +33,7 @@ class Recipe:
     """What one image is made of.
 
     `early_modules` stand in the initial RAM disk; `late_modules` are picked for the root, where it does not have all.
-    `size_gib` is the smallest disk, made when no size is asked for; `room_mib` is what a build needs while it works.
+    `size_gib` is the disk's, small, because instances grow theirs; `room_mib` is what a build needs while it works.
     """
 
     name: str

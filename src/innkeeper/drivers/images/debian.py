@@ -271,7 +271,6 @@ _ASSEMBLE = """\
 # Debian's own initial RAM disk, for comparison and for machines that ours does not know. The guest never reads either.
 cp "$packages/boot/initrd.img-$version" "$staging/initrd-stock.img"
 rm -f "$packages"/boot/initrd.img* "$packages"/boot/vmlinuz* "$packages"/initrd.img* "$packages"/vmlinuz*
-count=$(grep -cE '^Status: (install|hold) ok installed' "$packages/var/lib/dpkg/status")
 """
 
 

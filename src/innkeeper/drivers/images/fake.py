@@ -10,14 +10,14 @@ import asyncio
 import struct
 from pathlib import Path
 
-from innkeeper.drivers.images.hand import BuildRequest, BuiltImage, Progress, checked, emptied_unless_done, finish
+from innkeeper.drivers.images.hand import BuildRequest, Progress, checked, emptied_unless_done, finish
 from innkeeper.drivers.images.render import Workshop
 
 _CLUSTER = 65536
 _STEPS = ((0.0, "looking for a mirror"), (0.1, "downloading packages"), (0.5, "installing packages"))
 
 
-async def build(request: BuildRequest, progress: Progress) -> BuiltImage:
+async def build(request: BuildRequest, progress: Progress) -> None:
     recipe = checked(request)
     staging = request.staging
     async with emptied_unless_done(staging):
@@ -25,23 +25,11 @@ async def build(request: BuildRequest, progress: Progress) -> BuiltImage:
         for fraction, words in _STEPS:
             progress(fraction, words)
             await asyncio.sleep(0)
-        size_bytes = (request.size_gib or recipe.size_gib) << 30
-        (staging / "disk.qcow2").write_bytes(empty_qcow2(size_bytes))
+        (staging / "disk.qcow2").write_bytes(empty_qcow2(recipe.size_gib << 30))
         (staging / "vmlinuz").write_bytes(b"a kernel that nobody starts\n")
         (staging / "initrd.img").write_bytes(b"a RAM disk that nobody reads\n")
-        digest = finish(staging, recipe.kernel_args)
+        finish(staging)
         progress(1.0, "built")
-        return BuiltImage(
-            disk=staging / "disk.qcow2",
-            kernel=staging / "vmlinuz",
-            initrd=staging / "initrd.img",
-            kernel_args=recipe.kernel_args,
-            virtual_size_bytes=size_bytes,
-            digest=digest,
-            os=recipe.os,
-            kernel_version="0-fake",
-            package_count=len(recipe.packages),
-        )
 
 
 def empty_qcow2(size_bytes: int) -> bytes:

@@ -7,31 +7,29 @@ its tools in namespaces of their own and touches nothing else, so builds do not 
 cancelled or fails leaves the directory as empty as it was.
 
 Two builds from the same lists of packages hold the same files with the same times; the places of files in the file
-system can differ, and so can the digest.
+system can differ.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from innkeeper.drivers.images import faults, plans, render, tool
 from innkeeper.drivers.images.catalogue import RECIPES, Recipe
 from innkeeper.drivers.images.faults import BuildFailed
 from innkeeper.drivers.images.progress import Listener
 from innkeeper.drivers.images.render import Workshop
+from innkeeper.ports.tasks import to_the_end
 
 # On two slow cores a build takes minutes; the rest is for a slow mirror.
 _DEADLINE_S = 3 * 3600
 
-T = TypeVar("T")
 Progress = Callable[[float, str], None]
 
 
@@ -40,37 +38,19 @@ class BuildRequest:
     """`staging` is an empty directory on the file system where the image will stay.
 
     `guest_program` (compiled, static) and `guest_unit` (its systemd unit) go together: both or neither.
-    `size_gib` None means: the recipe's own, small, because instances grow their disks.
     """
 
     recipe: str
     staging: Path
     guest_program: Path | None
     guest_unit: str | None
-    size_gib: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltImage:
-    """Artefacts lie in staging, read-only: disk.qcow2, vmlinuz, initrd.img, and for some recipes initrd-stock.img.
-
-    `digest` is SHA-256, in hexadecimal, over the lines that `sha256sum` prints for the artefacts in order of their
-    names, followed by the kernel's arguments and a newline.
-    """
-
-    disk: Path
-    kernel: Path | None
-    initrd: Path | None
-    kernel_args: str
-    virtual_size_bytes: int
-    digest: str
-    os: str
-    kernel_version: str
-    package_count: int
-
-
-async def build(request: BuildRequest, progress: Progress) -> BuiltImage:
+async def build(request: BuildRequest, progress: Progress) -> None:
     """Fill the staging directory. `progress` hears a fraction from 0 to 1 that never falls, and a line of words.
+
+    Afterwards the artefacts lie there, read-only, and nothing else: disk.qcow2, vmlinuz, initrd.img, and for some
+    recipes initrd-stock.img. What else is to be known of the image, its recipe says.
 
     Cancelled or failed, everything that it started has ended and the staging directory is empty again, so that it may
     be repeated.
@@ -83,7 +63,7 @@ async def build(request: BuildRequest, progress: Progress) -> BuiltImage:
     async with emptied_unless_done(request.staging):
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                return await _build(request, recipe, progress)
+                await _build(request, recipe, progress)
         except tool.ToolFailed as failed:
             raise faults.explain(recipe, request.staging, failed) from failed
         except TimeoutError as late:
@@ -100,8 +80,6 @@ def checked(request: BuildRequest) -> Recipe:
         raise BuildFailed(f"no recipe is called {request.recipe}; there are {', '.join(sorted(RECIPES))}")
     if (request.guest_program is None) != (request.guest_unit is None):
         raise BuildFailed("the guest program and its unit go together: give both or neither")
-    if request.size_gib is not None and request.size_gib < recipe.size_gib:
-        raise BuildFailed(f"{recipe.name} needs a disk of {recipe.size_gib} GiB or more, not {request.size_gib}")
     if any(request.staging.iterdir()):
         raise BuildFailed(f"{request.staging} is not empty; give an empty directory to build {recipe.name} in")
     return recipe
@@ -112,17 +90,7 @@ async def emptied_unless_done(staging: Path) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        await _to_its_end(lambda: _empty(staging))
-        raise
-
-
-async def _to_its_end(work: Callable[[], T]) -> T:
-    """In a thread. A thread cannot be stopped, so a cancellation takes effect when it has ended."""
-    thread = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
+        await to_the_end(lambda: _empty(staging))
         raise
 
 
@@ -134,38 +102,26 @@ def _empty(directory: Path) -> None:
             entry.unlink()
 
 
-async def _build(request: BuildRequest, recipe: Recipe, progress: Progress) -> BuiltImage:
+async def _build(request: BuildRequest, recipe: Recipe, progress: Progress) -> None:
     faults.require_tools()
     faults.require_room(recipe, request.staging)
     workshop = Workshop(staging=str(request.staging.resolve()))
     env = _environment(workshop)
     progress(0.0, "looking for the machine's Debian mirror")
     writing = plans.write_out(recipe, workshop, await _supply(env), request.guest_unit)
-    await _to_its_end(lambda: _write_down(writing, workshop, request.guest_program))
+    await to_the_end(lambda: _write_down(writing, workshop, request.guest_program))
     await _unpack(recipe, workshop, env, progress)
     progress(0.85, "picking the root file system, the kernel and its RAM disk")
     await tool.run(render.apart([workshop.file("assemble.sh")]), env)
-    kernel_version, package_count, epoch = Path(workshop.file("facts")).read_text().split()
+    epoch = Path(workshop.file("epoch")).read_text().strip()
     progress(0.88, "making the file system")
-    size_bytes = (request.size_gib or recipe.size_gib) << 30
-    _make_sparse(Path(workshop.file("disk.raw")), size_bytes)
+    _make_sparse(Path(workshop.file("disk.raw")), recipe.size_gib << 30)
     await tool.run(render.apart(render.mkfs_argv(recipe, workshop)), {**env, "E2FSPROGS_FAKE_TIME": epoch})
     progress(0.94, "writing the disk image")
     await tool.run(render.apart(render.convert_argv(workshop)), env)
-    progress(0.98, "computing the digest")
-    digest = await _to_its_end(lambda: finish(request.staging, recipe.kernel_args))
+    progress(0.98, "tidying up")
+    await to_the_end(lambda: finish(request.staging))
     progress(1.0, "built")
-    return BuiltImage(
-        disk=request.staging / "disk.qcow2",
-        kernel=request.staging / "vmlinuz",
-        initrd=request.staging / "initrd.img",
-        kernel_args=recipe.kernel_args,
-        virtual_size_bytes=size_bytes,
-        digest=digest,
-        os=recipe.os,
-        kernel_version=kernel_version,
-        package_count=int(package_count),
-    )
 
 
 def _environment(workshop: Workshop) -> dict[str, str]:
@@ -251,13 +207,8 @@ def _make_sparse(path: Path, size_bytes: int) -> None:
         file.truncate(size_bytes)
 
 
-def finish(staging: Path, kernel_args: str) -> str:
-    """Take the workshop away, make the artefacts read-only, and compute the digest."""
+def finish(staging: Path) -> None:
+    """Take the workshop away and make the artefacts read-only."""
     shutil.rmtree(staging / "work")
-    known = hashlib.sha256()
-    for artefact in sorted(staging.iterdir()):
-        with artefact.open("rb") as file:
-            known.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {artefact.name}\n".encode())
+    for artefact in staging.iterdir():
         artefact.chmod(0o444)
-    known.update(f"{kernel_args}\n".encode())
-    return known.hexdigest()

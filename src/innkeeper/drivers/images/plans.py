@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ cp "$packages/boot/vmlinuz-$version" "$staging/vmlinuz"
 
 _TAIL = """\
 find @ROOT@ -newermt "@$epoch" -exec touch --no-dereference --date="@$epoch" {} +
-printf '%s\\n' "$version" "$count" "$epoch" >"$place/facts"
+echo "$epoch" >"$place/epoch"
 """
 
 
@@ -69,15 +68,6 @@ def write_out(recipe: Recipe, workshop: Workshop, supply: Supply, guest_unit: st
         files=debian.files(guest_unit) if installed else tiny.files(with_guest=guest_unit is not None),
         links=debian.links() if installed else {},
     )
-
-
-def content_key(recipe: Recipe, guest_unit: str | None, program: bytes) -> str:
-    """Equal for builds that differ in nothing but the state of the mirror; for keeping built images."""
-    workshop = Workshop(staging="/staging")
-    supply = Supply(mirrors=Mirrors(), apt_conf=render.apt_conf(""))
-    writing = write_out(recipe, workshop, supply, guest_unit)
-    argv = (render.mmdebstrap_argv(recipe, workshop), render.mkfs_argv(recipe, workshop), render.convert_argv(workshop))
-    return hashlib.sha256(repr((recipe, writing, argv)).encode() + program).hexdigest()
 
 
 def _assemble(recipe: Recipe, workshop: Workshop) -> str:

@@ -30,6 +30,9 @@ TOOLS: Mapping[str, str] = {
     "unshare": "util-linux",
 }
 
+# When memory runs out, a build goes before any guest: it can be repeated.
+OOM_SCORE = 500
+
 TARGETS_FORMAT = "$(SITE) $(RELEASE) $(COMPONENT) $(ORIGIN)"
 
 # The machine's ways to its mirror. Not its trust settings: those are ours.

@@ -135,7 +135,6 @@ chroot "$root" /bin/busybox depmod "$version"
 ln -sf /run/resolv.conf "$root/etc/resolv.conf"
 ln -sf /run "$root/var/run"
 ln -sf /proc/mounts "$root/etc/mtab"
-count=$(find "$packages/usr/share/doc" -mindepth 1 -maxdepth 1 | wc -l)
 """
 
 

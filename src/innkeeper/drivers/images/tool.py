@@ -15,6 +15,9 @@ import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from innkeeper.drivers.images.render import OOM_SCORE
+from innkeeper.ports.scores import scored
+
 _TAIL_LINES = 40
 _END_DEADLINE_S = 30
 
@@ -36,7 +39,7 @@ async def run(argv: Sequence[str], env: Mapping[str, str], hear: Callable[[str],
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     process = await asyncio.create_subprocess_exec(
-        *argv,
+        *scored(OOM_SCORE, argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

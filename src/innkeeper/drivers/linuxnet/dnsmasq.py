@@ -1,8 +1,9 @@
 """One dnsmasq: started, found again, told of changes, ended. It outlives this daemon.
 
-The pid file says who it might be; what proves it is its command line, which holds the path of its configuration, whose
-name holds the configuration's hash, and the network namespace it lives in. A process with this proof runs exactly this
-configuration, and neither a pid that was used again nor a daemon that died half-way can deceive.
+The pid file says who it might be; what proves it is that it is dnsmasq, running as root or as dnsmasq's own user, its
+command line, which holds the path of its configuration, whose name holds the configuration's hash, and the network
+namespace it lives in. A process with this proof runs exactly this configuration, and neither a user of the host, nor a
+pid that was used again, nor a daemon that died half-way can deceive.
 
 It reads its live files as its own user, when told by SIGHUP. A crash between writing and telling would leave it
 uninformed, so a file `told` keeps the hash of what it was last told.
@@ -20,12 +21,16 @@ import signal
 import socket
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from innkeeper.drivers.linuxnet import names, render
 from innkeeper.drivers.linuxnet.kernel import processes
-from innkeeper.drivers.linuxnet.kernel.processes import Process
+from innkeeper.drivers.linuxnet.kernel.namespaces import Space
+from innkeeper.drivers.linuxnet.kernel.processes import Mark, Process
 from innkeeper.drivers.linuxnet.render import ServiceFiles, User
+from innkeeper.drivers.linuxnet.settings import OOM_SCORE
+from innkeeper.ports.scores import scored
 
 _START_TIMEOUT_S = 10
 _STOP_TIMEOUT_S = 5
@@ -42,6 +47,12 @@ class Service:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._mark = Mark(
+            argument=f"--conf-file={folder}/",
+            # Where it may be, not where it is: one that runs may have been upgraded, or removed.
+            programs=frozenset(os.path.realpath(f"{place}/dnsmasq") for place in _ways().split(":") if place),
+            uids=frozenset((0, _account().pw_uid)),
+        )
         self._process: Process | None = None
         self._config, self._inode = Path(), 0
 
@@ -88,9 +99,18 @@ class Service:
         if self._folder.exists():
             shutil.rmtree(self._folder)
 
-    def namespace(self) -> str | None:
-        """A path to the namespace in which our process lives, whatever name that has or lost."""
-        return next((f"/proc/{pid}/ns/net" for pid in self._pids()), None)
+    def namespace(self) -> Space | None:
+        """The namespace in which our process lives, whatever name that has or lost, open. Whoever called closes it."""
+        for process in filter(None, map(processes.held, self._pids())):
+            try:
+                space = process.space()
+                if space is not None and process.bears(self._mark):
+                    return space
+            finally:
+                process.close()
+            if space is not None:
+                space.close()
+        return None
 
     def freed_leases(self, files: ServiceFiles) -> set[tuple[str, str]]:
         """MAC and address of cards that may hold a lease, by the file last given to dnsmasq, and shall not any more."""
@@ -110,7 +130,7 @@ class Service:
             return True
         self.close()
         for process in filter(None, map(processes.held, self._pids())):
-            if process.was_told(f"--conf-file={config}") and process.lives_in(space_inode):
+            if process.bears(replace(self._mark, argument=f"--conf-file={config}")) and process.lives_in(space_inode):
                 self._process, self._config, self._inode = process, config, space_inode
                 return True
             process.close()
@@ -119,10 +139,7 @@ class Service:
     def _pids(self) -> list[int]:
         """The pid file's, if that is one of ours; else whoever serves this folder, for the file may be lost."""
         said = self._text("pid").strip()
-        return processes.told(self._mine(), int(said) if said.isdigit() else 0)
-
-    def _mine(self) -> str:
-        return f"--conf-file={self._folder}/"
+        return processes.bearing(self._mark, int(said) if said.isdigit() else 0)
 
     def _text(self, name: str) -> str:
         try:
@@ -149,7 +166,7 @@ class Service:
         if process is None:
             return
         try:
-            if process.was_told(self._mine()):
+            if process.bears(self._mark):
                 process.tell(signal.SIGTERM)
                 if not process.ended_within(_STOP_TIMEOUT_S):
                     process.tell(signal.SIGKILL)
@@ -173,10 +190,7 @@ class Service:
 
 def user() -> User:
     """dnsmasq's own user where the package made one."""
-    try:
-        account = pwd.getpwnam("dnsmasq")
-    except KeyError:
-        account = pwd.getpwnam("nobody")
+    account = _account()
     return User(name=account.pw_name, group=grp.getgrgid(account.pw_gid).gr_name, gid=account.pw_gid)
 
 
@@ -198,12 +212,12 @@ def release_lease(server: str, mac: str, address: str) -> None:
 
 def _started(config: Path) -> str:
     """What dnsmasq says against starting; nothing if it runs: it goes to the background once its sockets are open."""
-    program = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    program = shutil.which("dnsmasq", path=_ways())
     if program is None:
         raise ServiceFailed("dnsmasq is not installed: apt install dnsmasq-base")
     try:
         ran = subprocess.run(
-            [program, f"--conf-file={config}"],
+            scored(OOM_SCORE, [program, f"--conf-file={config}"]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_START_TIMEOUT_S,
@@ -215,6 +229,17 @@ def _started(config: Path) -> str:
         raise ServiceFailed(f"dnsmasq did not start within {_START_TIMEOUT_S} s") from late
     words = ran.stderr.decode(errors="replace").strip()[:300]
     return words or f"exit code {ran.returncode}" if ran.returncode else ""
+
+
+def _ways() -> str:
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def _account() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("dnsmasq")
+    except KeyError:
+        return pwd.getpwnam("nobody")
 
 
 def _check_way(folder: Path) -> None:

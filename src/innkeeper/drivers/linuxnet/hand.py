@@ -28,6 +28,7 @@ from innkeeper.drivers.linuxnet.places import Places
 from innkeeper.drivers.linuxnet.settings import NetFailed, NetSettings, NicCounters
 from innkeeper.model.ids import NetworkId, NicId
 from innkeeper.model.network import NetworkWanted
+from innkeeper.ports.tasks import to_the_end
 
 __all__ = ["LinuxNet", "NetFailed", "NetSettings", "NicCounters"]
 
@@ -152,12 +153,8 @@ class LinuxNet:
             return self._outside
 
     async def _do(self, what: str, work: Callable[..., T], *arguments: object) -> T:
-        running = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, *arguments))
         try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
+            return await to_the_end(functools.partial(work, *arguments), self._threads)
         except _REFUSED as refused:
             raise NetFailed(
                 f"Could not {what}: {refused}. What was done stays and the next pass goes on from it; "

@@ -5,6 +5,7 @@ Used in worker threads, for one network by one thread at a time.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -13,14 +14,18 @@ from innkeeper.drivers.linuxnet import names
 from innkeeper.drivers.linuxnet.dnsmasq import Service
 from innkeeper.drivers.linuxnet.inside import Inside
 from innkeeper.drivers.linuxnet.kernel import namespaces
+from innkeeper.drivers.linuxnet.kernel.namespaces import Space
 from innkeeper.drivers.linuxnet.kernel.nft import NftProcess
 from innkeeper.drivers.linuxnet.settings import NetSettings
 from innkeeper.model.ids import NetworkId
+
+_log = logging.getLogger(__name__)
 
 
 class Places:
     def __init__(self, settings: NetSettings, nft_process: NftProcess) -> None:
         self._tag, self._nft_process = settings.tag, nft_process
+        self._root_netns = settings.root_netns
         self._folders = settings.state_dir / "networks"
         self._open: dict[NetworkId, Inside] = {}
 
@@ -42,11 +47,10 @@ class Places:
         held = self._open.get(network)
         if not namespaces.exists(name):
             # Somebody took the name away, but the namespace may live: our guests' taps are in it.
-            alive = held.space.path if held is not None else Service(self.folder(network)).namespace()
-            if alive is None:
-                namespaces.create(name)
+            if held is not None:
+                namespaces.give_name(name, held.space.path)
             else:
-                namespaces.give_name(name, alive)
+                self._name(name, network)
         if held is not None and held.space.inode != os.stat(namespaces.NAMED / name).st_ino:
             self._let_go(network)
             held = None
@@ -72,6 +76,39 @@ class Places:
         found = {names.network_of(self._tag, name) for name in namespaces.names()}
         found |= {NetworkId(path.name) for path in self._folders.iterdir()} if self._folders.is_dir() else set()
         return tuple(sorted(network for network in found if network is not None))
+
+    def _name(self, name: str, network: NetworkId) -> None:
+        alive = self._served(network)
+        if alive is None:
+            namespaces.create(name)
+            return
+        try:
+            namespaces.give_name(name, alive.path)
+        finally:
+            alive.close()
+
+    def _served(self, network: NetworkId) -> Space | None:
+        """The namespace in which this network's service still lives, if it can be one that we made.
+
+        All that happens in it is the network's from then on, so it is never the host's, and never another user's.
+        """
+        space = Service(self.folder(network)).namespace()
+        if space is None:
+            return None
+        if space.is_ours() and space.inode not in self._hosts():
+            return space
+        _log.error("a service of network %s runs in a namespace that is not the network's; it gets a new one", network)
+        space.close()
+        return None
+
+    def _hosts(self) -> set[int]:
+        """The namespaces that are no network's: the daemon's own, and the one that stands for the host."""
+        found = set()
+        for name in (None, self._root_netns):
+            space = namespaces.named(name)
+            found.add(space.inode)
+            space.close()
+        return found
 
     def _let_go(self, network: NetworkId) -> None:
         place = self._open.pop(network, None)

@@ -9,6 +9,10 @@ from pathlib import Path
 # Interface names have fifteen characters, so an installation is known by six: enough for several on one machine.
 TAG = re.compile(r"ik[0-9a-z]{4}")
 
+# When memory runs out, dnsmasq and the process with libnftables are like any other program. Guests need them, but only
+# the daemon is spared, which they would inherit.
+OOM_SCORE = 0
+
 
 class NetFailed(Exception):
     """The host's part of a network is not as wanted. Says what, of which, and what to do next; may be tried again."""

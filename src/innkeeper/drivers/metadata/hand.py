@@ -11,7 +11,6 @@ import asyncio
 import errno
 import io
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,11 +19,10 @@ from pycdlib import PyCdlib
 
 from innkeeper.drivers.metadata.render import VOLUME_NAME, seed_files
 from innkeeper.model.actions import WriteSeed
-from innkeeper.model.ids import InstanceId
+from innkeeper.model.ids import InstanceId, is_id
 
 T = TypeVar("T")
 
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SUFFIX = ".iso"
 _DRAFT = ".draft-"
 
@@ -81,12 +79,12 @@ class Seeds:
     async def list_seeds(self) -> tuple[InstanceId, ...]:
         def work() -> tuple[InstanceId, ...]:
             ids = (p.stem for p in self._root.glob(f"*{_SUFFIX}"))
-            return tuple(sorted(InstanceId(i) for i in ids if _ID.fullmatch(i)))
+            return tuple(sorted(InstanceId(i) for i in ids if is_id(i)))
 
         return await _in_thread("listing seeds", work)
 
     def _path(self, instance: InstanceId) -> Path:
-        if _ID.fullmatch(instance) is None:
+        if not is_id(instance):
             raise SeedFailed(f"{instance!r} is not an id")
         return self._root / f"{instance}{_SUFFIX}"
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
 from innkeeper.drivers.qcow2.inspect import HEAD_BYTES, TAIL_BYTES, Limits, Sample, inspect
-from innkeeper.drivers.qcow2.places import ABOUT, INITRD, KERNEL, in_words, open_regular, to_the_end
+from innkeeper.drivers.qcow2.places import ABOUT, INITRD, KERNEL, in_words, open_regular
 from innkeeper.drivers.qcow2.render import DISK
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import TemplateId
 from innkeeper.model.template import Image
+from innkeeper.ports.tasks import to_the_end
 
 STOCK_INITRD = "initrd-stock.img"  # as its packages made it; for comparison, never used to start a machine
 ARTEFACTS = (DISK, KERNEL, INITRD, STOCK_INITRD)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
 from innkeeper.drivers.qcow2.places import full
-from innkeeper.drivers.qcow2.render import progress
+from innkeeper.drivers.qcow2.render import OOM_SCORE, progress
+from innkeeper.ports.scores import scored
 
 Progress = Callable[[float], None]
 
@@ -21,6 +22,8 @@ _NO_ROOM = "No space left on device"
 _QUOTA = "Disk quota exceeded"
 _TOO_LARGE = "File too large"
 _LOCKED = "Is another process using the image"
+_NO_PROGRAM = 127  # how choom, prlimit and setpriv end where there is nothing of the name that they are to start
+_INSTALL = "Install it (Debian: packages qemu-utils and util-linux)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ async def run(job: Run, said: Progress) -> None:
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *job.argv,
+            *scored(OOM_SCORE, job.argv),
             cwd=job.folder,
             pass_fds=job.fds,
             stdin=asyncio.subprocess.DEVNULL,
@@ -55,8 +58,7 @@ async def run(job: Run, said: Progress) -> None:
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        hint = "Install it (Debian: packages qemu-utils and util-linux)"
-        raise DiskFailed(f"{job.doing}: {error.filename} is missing", hint) from error
+        raise DiskFailed(f"{job.doing}: {error.filename} is missing", _INSTALL) from error
     try:
         async with asyncio.timeout(job.deadline_s), asyncio.TaskGroup() as group:
             group.create_task(_follow(process, said))
@@ -105,6 +107,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _failure(job: Run, code: int, complaint: str) -> Exception:
     if _NO_ROOM in complaint or _QUOTA in complaint:
         return full(job.doing, job.pool)
+    if code == _NO_PROGRAM:
+        return DiskFailed(f"{job.doing}: a tool is missing ({complaint})", _INSTALL)
     if _LOCKED in complaint:
         return DiskFailed(f"{job.doing}: the disk is in use", "Stop the instance first")
     if -code == signal.SIGXCPU:

@@ -27,7 +27,7 @@ from innkeeper.drivers.qcow2.confined import Progress, Run, run
 from innkeeper.drivers.qcow2.copying import copy_privately
 from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
 from innkeeper.drivers.qcow2.inspect import Limits, check_overlay, inspect
-from innkeeper.drivers.qcow2.places import Places, in_use, in_words, open_regular, to_the_end
+from innkeeper.drivers.qcow2.places import Places, in_use, in_words, open_regular
 from innkeeper.drivers.qcow2.render import (
     CLUSTER,
     DISK,
@@ -43,6 +43,7 @@ from innkeeper.drivers.qcow2.render import (
     layered,
 )
 from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.ports.tasks import to_the_end
 
 DEFAULT_LIMITS = Limits()
 DEFAULT_TOOLS = Tools()

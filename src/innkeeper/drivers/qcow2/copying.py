@@ -10,7 +10,8 @@ from pathlib import Path
 
 from innkeeper.drivers.qcow2.confined import Progress
 from innkeeper.drivers.qcow2.faults import ImageRefused
-from innkeeper.drivers.qcow2.places import free_bytes, full, in_words, to_the_end
+from innkeeper.drivers.qcow2.places import free_bytes, full, in_words
+from innkeeper.ports.tasks import to_the_end
 
 _FICLONE = 0x40049409  # from linux/fs.h: share all blocks until one side writes (btrfs, XFS)
 _AT_ONCE = 64 << 20

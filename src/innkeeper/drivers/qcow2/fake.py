@@ -1,19 +1,16 @@
 """A pool in memory, for tests of those who use one. It keeps the same promises and refuses for the same reasons.
 
-Nothing is converted and nothing can be booted: a disk is its size and what stands below it. Descriptors are real, of
-empty memory files, so that who forgets to close them is found out.
+Nothing is converted and nothing can be booted: a disk is its size and what stands below it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused, PoolFull
-from innkeeper.drivers.qcow2.hand import OpenDisk, VolumeSize
 from innkeeper.drivers.qcow2.render import GIB, SIZE_GIB_MAX
 from innkeeper.model.ids import TemplateId, VolumeId
 from innkeeper.model.template import Image
@@ -35,7 +32,6 @@ class FakePool:
     room_bytes: int = 100 * GIB
     templates: dict[TemplateId, Image] = field(default_factory=dict)
     volumes: dict[VolumeId, _Disk] = field(default_factory=dict)
-    in_use: set[VolumeId] = field(default_factory=set)
     staged: set[Path] = field(default_factory=set)
 
     def free_bytes(self) -> int:
@@ -66,30 +62,20 @@ class FakeVolumes:
         self._pool.volumes[volume] = wanted
 
     async def delete(self, volume: VolumeId) -> None:
-        if volume in self._pool.in_use:
-            raise DiskFailed(f"volume {volume} is in use by a running QEMU", "Stop its instance first")
         self._pool.volumes.pop(volume, None)
 
     async def list_volumes(self) -> tuple[VolumeId, ...]:
         return tuple(sorted(self._pool.volumes))
 
-    async def size(self, volume: VolumeId) -> VolumeSize:
-        return VolumeSize(virtual_bytes=self._disk(volume).size_gib * GIB, stored_bytes=_EMPTY_BYTES)
-
-    async def open_volume(self, volume: VolumeId, template: TemplateId) -> OpenDisk:
-        if self._disk(volume).template != template:
-            raise ImageRefused(f"the disk says that it stands over {self._disk(volume).template}, not over {template}")
-        disk, below = (os.memfd_create(name, os.MFD_CLOEXEC) for name in (volume, template))
-        return OpenDisk(disk=disk, backing=(below,))
-
-    async def free_bytes(self) -> int:
-        return self._pool.free_bytes()
-
-    def _disk(self, volume: VolumeId) -> _Disk:
+    async def check_volume(self, volume: VolumeId, template: TemplateId) -> None:
         disk = self._pool.volumes.get(volume)
         if disk is None:
             raise DiskFailed(f"volume {volume} is missing from the pool")
-        return disk
+        if disk.template != template:
+            raise ImageRefused(f"the disk says that it stands over {disk.template}, not over {template}")
+
+    async def free_bytes(self) -> int:
+        return self._pool.free_bytes()
 
 
 class FakeTemplates:

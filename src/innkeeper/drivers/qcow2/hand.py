@@ -8,7 +8,6 @@ convert.py.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.drivers.qcow2 import header as qcow2
@@ -19,37 +18,15 @@ from innkeeper.drivers.qcow2.places import (
     free_bytes,
     in_use,
     in_words,
-    is_id,
     open_regular,
     sync_folder,
-    to_the_end,
     write_sparse,
 )
 from innkeeper.drivers.qcow2.render import GIB, SIZE_GIB_MAX, backing_name, overlay
-from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.model.ids import TemplateId, VolumeId, is_id
+from innkeeper.ports.tasks import to_the_end
 
 FIRST_CLUSTER = 1 << qcow2.CLUSTER_BITS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenDisk:
-    """Descriptors for one QEMU, opened for it alone: image locks belong to an open file, and would be shared with it.
-
-    Whoever called closes them, with `close`, once QEMU has its copies: until then the disk counts as in use.
-    """
-
-    disk: int
-    backing: tuple[int, ...]
-
-    def close(self) -> None:
-        for fd in (self.disk, *self.backing):
-            os.close(fd)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeSize:
-    virtual_bytes: int
-    stored_bytes: int
 
 
 class Volumes:
@@ -87,30 +64,8 @@ class Volumes:
 
         return await to_the_end(work)
 
-    async def size(self, volume: VolumeId) -> VolumeSize:
-        """Also of a running machine's disk.
-
-        Raises:
-            DiskFailed: there is no such volume, or its header cannot be read.
-        """
-
-        def work() -> VolumeSize:
-            fd = open_regular(self._places.volume(volume), os.O_RDONLY, f"volume {volume}", self._root)
-            try:
-                with in_words(f"reading volume {volume}", self._root):
-                    head = qcow2.parse(os.pread(fd, FIRST_CLUSTER, 0))
-                    return VolumeSize(virtual_bytes=head.size_bytes, stored_bytes=os.fstat(fd).st_blocks * 512)
-            except qcow2.NotReadable as error:
-                raise DiskFailed(
-                    f"volume {volume} {error}", "Restore it from a backup, or delete the instance"
-                ) from error
-            finally:
-                os.close(fd)
-
-        return await to_the_end(work)
-
-    async def open_volume(self, volume: VolumeId, template: TemplateId) -> OpenDisk:
-        """Descriptors to write the volume and to read what stands below it.
+    async def check_volume(self, volume: VolumeId, template: TemplateId) -> None:
+        """The volume's header is as we wrote it, and the template that it names is there.
 
         The template is said by the caller. The volume's own header is compared, never asked: a QEMU that was taken
         over may have written the name of another tenant's template there.
@@ -119,7 +74,7 @@ class Volumes:
             DiskFailed: the volume or the template is missing.
             ImageRefused: the header is not what we wrote.
         """
-        return await to_the_end(lambda: self._open(volume, template))
+        await to_the_end(lambda: self._check(volume, template))
 
     async def free_bytes(self) -> int:
         """What may still be written into the pool by who is not root."""
@@ -199,16 +154,13 @@ class Volumes:
         finally:
             os.close(fd)
 
-    def _open(self, volume: VolumeId, template: TemplateId) -> OpenDisk:
-        disk = open_regular(self._places.volume(volume), os.O_RDWR, f"volume {volume}", self._root)
+    def _check(self, volume: VolumeId, template: TemplateId) -> None:
+        disk = open_regular(self._places.volume(volume), os.O_RDONLY, f"volume {volume}", self._root)
         try:
             with in_words(f"reading volume {volume}", self._root):
                 head = os.pread(disk, FIRST_CLUSTER, 0)
-            check_overlay(head, backing_name(template))
-            what = f"the disk of template {template}, below volume {volume},"
-            return OpenDisk(
-                disk=disk, backing=(open_regular(self._places.disk(template), os.O_RDONLY, what, self._root),)
-            )
-        except BaseException:
+        finally:
             os.close(disk)
-            raise
+        check_overlay(head, backing_name(template))
+        what = f"the disk of template {template}, below volume {volume},"
+        os.close(open_regular(self._places.disk(template), os.O_RDONLY, what, self._root))

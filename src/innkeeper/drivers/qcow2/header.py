@@ -104,8 +104,6 @@ def parse(head: bytes) -> Header:
     (_, version, *fields) = _V2.unpack_from(head)
     if fields[2] > 63:
         raise NotReadable("has clusters larger than any file")
-    if fields[2] > 63:
-        raise NotReadable("has clusters larger than any file")
     if version == 2:
         return Header(**_named(version, fields), header_length=V2_LENGTH)
     if version != 3:

@@ -69,7 +69,7 @@ def inspect(image_format: str, sample: Sample, limits: Limits) -> Inspected:
         case _:
             raise ImageRefused(
                 f"images of format {image_format!r} cannot be imported",
-                "Convert it to qcow2 on a machine where it does no harm, and import it with --format qcow2",
+                "Convert it to qcow2 on a machine where it does no harm, and import it with --image-format qcow2",
             )
 
 
@@ -107,7 +107,7 @@ def _inspect_qcow2(sample: Sample, limits: Limits) -> Inspected:
     if sample.head[:4] != qcow2.MAGIC:
         found = disguise(sample)
         if found is None:
-            raise ImageRefused("the image is not qcow2", "If it is a plain disk, import it with --format raw")
+            raise ImageRefused("the image is not qcow2", "If it is a plain disk, import it with --image-format raw")
         raise ImageRefused(f"the image is not qcow2 but {found.name}", found.hint)
     try:
         header = qcow2.parse(sample.head)
@@ -219,10 +219,10 @@ class Disguise:
     hint: str
 
 
-_CONVERT = "Convert it to qcow2 on a machine where it does no harm, and import it with --format qcow2"
+_CONVERT = "Convert it to qcow2 on a machine where it does no harm, and import it with --image-format qcow2"
 _UNPACK = "Unpack it, and import what is in it"
 _AT_HEAD: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, qcow2.MAGIC, "a qcow2 image", "Import it with --format qcow2"),
+    (0, qcow2.MAGIC, "a qcow2 image", "Import it with --image-format qcow2"),
     (0, b"KDMV", "a VMDK image", _CONVERT),
     (0, b"COWD", "a VMDK image", _CONVERT),
     (0, b"# Disk DescriptorFile", "a VMDK description", _CONVERT),

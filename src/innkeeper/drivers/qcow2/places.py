@@ -12,29 +12,23 @@ open the same file again through /proc/self/fd, as -kernel and qemu-img do.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
-import re
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from innkeeper.drivers.qcow2.faults import DiskFailed, PoolFull
 from innkeeper.drivers.qcow2.render import DISK, SparseFile
-from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.model.ids import TemplateId, VolumeId, is_id
 
-T = TypeVar("T")
 KERNEL = "vmlinuz"
 INITRD = "initrd.img"
 ABOUT = "template.json"
-
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +64,6 @@ class Places:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)
             sync_folder(self.root)
-
-
-def is_id(text: str) -> bool:
-    return _ID.fullmatch(text) is not None
 
 
 def _checked(name: str) -> str:
@@ -162,23 +152,3 @@ def in_use(fd: int) -> bool:
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     found: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
     return found != fcntl.F_UNLCK
-
-
-async def to_the_end(work: Callable[[], T]) -> T:
-    """Blocking work in a thread, which has ended when this returns, also when it returns because of a cancellation.
-
-    So what comes after, such as closing a descriptor or removing a folder, never happens under the thread's feet. Keep
-    pieces of work short: a cancellation waits for the end of one.
-    """
-    running = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            try:
-                await asyncio.wait([running])
-            except asyncio.CancelledError:
-                continue  # we are ending already; the thread has to end first
-        if not running.cancelled():
-            running.exception()  # what went wrong in it no longer matters to anybody
-        raise

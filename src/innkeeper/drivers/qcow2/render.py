@@ -34,6 +34,9 @@ SIZE_GIB_MAX = 64 * 1024
 CLUSTER = 1 << CLUSTER_BITS
 _L1_SPAN = CLUSTER * (CLUSTER // 8)  # bytes of guest disk behind one L1 entry: 512 MiB
 
+# When memory runs out, a tool that reads what a stranger wrote goes before any guest.
+OOM_SCORE = 500
+
 SOURCE = "source"  # names inside a staging folder
 DISK = "disk.qcow2"
 

@@ -22,14 +22,13 @@ from innkeeper.drivers.qcow2.places import (
     KERNEL,
     Places,
     in_words,
-    is_id,
     sync_folder,
-    to_the_end,
 )
 from innkeeper.drivers.qcow2.render import DISK, backing_name
 from innkeeper.model.codec import NotReadable, decode, encode
-from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.model.ids import TemplateId, VolumeId, is_id
 from innkeeper.model.template import Image
+from innkeeper.ports.tasks import to_the_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

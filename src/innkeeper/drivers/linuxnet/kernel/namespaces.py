@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ NAMED = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
 _MNT_DETACH = 2
+_NS_GET_USERNS = 0xB701
 _THREAD = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +53,18 @@ class Space:
         with self._lock:
             self._open = False
             os.close(self._fd)
+
+    def is_ours(self) -> bool:
+        """Whether rights like ours made it. What a user makes without them belongs to a user namespace of his, and so
+        does all power over what happens in it."""
+        try:
+            owner = fcntl.ioctl(self._fd, _NS_GET_USERNS)
+        except PermissionError:
+            return False  # it belongs to somebody above or beside us
+        try:
+            return os.path.samestat(os.fstat(owner), os.stat("/proc/self/ns/user"))
+        finally:
+            os.close(owner)
 
     @contextmanager
     def entered(self) -> Iterator[None]:

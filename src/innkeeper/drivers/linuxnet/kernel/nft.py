@@ -21,6 +21,7 @@ from typing import Any
 from innkeeper.drivers.linuxnet.kernel import nft_process
 from innkeeper.drivers.linuxnet.kernel.namespaces import Space
 from innkeeper.drivers.linuxnet.kernel.rules import Rules
+from innkeeper.drivers.linuxnet.settings import OOM_SCORE
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _GETGEN = (10 << 8) | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
@@ -77,7 +78,7 @@ class NftProcess:
         try:
             # A session of its own: Ctrl-C at the daemon's terminal must not end it half-way through a pass.
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", nft_process.__file__, str(theirs.fileno()), str(home)],
+                [sys.executable, "-I", "-S", nft_process.__file__, str(theirs.fileno()), str(home), str(OOM_SCORE)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 cwd="/",

@@ -3,7 +3,8 @@
 It is apart from the daemon because libnftables waits with select(), which ends the whole process once a descriptor has
 a number of 1024 or more, and a daemon with some hundred instances has that many. It keeps nothing between requests.
 
-    nft_process.py LINE HOME        descriptors: a stream socket, and the network namespace to be in when idle
+    nft_process.py LINE HOME SCORE      descriptors: a stream socket, and the network namespace to be in when idle;
+                                        what to be when memory runs out, at least: the daemon's own would be inherited
 
 Request: the namespace as a descriptor beside a header (length, whether JSON is wanted), then nft's words.
 Answer: whether it was refused, two lengths, what nft said, what it complained of.
@@ -89,7 +90,19 @@ def serve(line: socket.socket, home: int) -> None:
         line.sendall(ANSWER.pack(refused, len(said), len(complaint)) + said + complaint)
 
 
+def take(score: int) -> None:
+    """Have this score when memory runs out, or the higher one that we have."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+", buffering=1) as mine:
+            if int(mine.read()) < score:
+                mine.write(str(score))
+    except OSError as error:
+        # Rules go on as well; what this says stands in the daemon's log.
+        sys.stderr.write(f"the process with libnftables is spared like the daemon when memory runs out: {error}\n")
+
+
 def main() -> None:
+    take(int(sys.argv[3]))
     try:
         serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
     except (EOFError, ValueError, ConnectionError):

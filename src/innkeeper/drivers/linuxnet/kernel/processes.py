@@ -1,7 +1,11 @@
 """Processes that outlive whoever started them: found again by what they were told on their command line.
 
 A pid says little, for it may be another's by now. So a process is held by a pidfd, opened before it is looked at, and
-known by its first argument, which the one who starts it makes unmistakable.
+known by its first argument, which the one who starts it makes unmistakable. But anybody may start anything with that
+argument. So only those are looked at that run as users who do nothing in anybody else's name, and from the program that
+we start: who runs a program that lends him root's rights chooses its arguments, too.
+
+A stranger's command line is not even read: its bytes are in his own memory, and he may let us wait for them.
 """
 
 from __future__ import annotations
@@ -9,7 +13,21 @@ from __future__ import annotations
 import os
 import select
 import signal
+from dataclasses import dataclass
 from pathlib import Path
+
+from innkeeper.drivers.linuxnet.kernel.namespaces import Space
+
+_REPLACED = " (deleted)"  # the kernel's word behind the path of a program that was upgraded while it runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """By what processes of ours are known: how their first argument begins, from where they are started, as whom."""
+
+    argument: str
+    programs: frozenset[str]
+    uids: frozenset[int]
 
 
 class Process:
@@ -37,8 +55,16 @@ class Process:
         except ProcessLookupError:
             return  # it ended by itself, which the next look sees
 
-    def was_told(self, beginning: str) -> bool:
-        return was_told(self.pid, beginning)
+    def bears(self, mark: Mark) -> bool:
+        # If it still runs after the look, its number was not another's meanwhile.
+        return bears(self.pid, mark) and self.runs()
+
+    def space(self) -> Space | None:
+        """The network namespace that it is in, open; None if it ended."""
+        try:
+            return Space(f"/proc/{self.pid}/ns/net")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
 
     def lives_in(self, inode: int) -> bool:
         """Whether it is in the network namespace of this inode."""
@@ -48,20 +74,28 @@ class Process:
             return False
 
 
-def was_told(pid: int, beginning: str) -> bool:
-    """Whether the first argument of this process begins so."""
+def bears(pid: int, mark: Mark) -> bool:
+    """Whether this process can only be ours."""
+    proc = Path("/proc", str(pid))
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        status = (proc / "status").read_text(errors="replace")
+        if not _users(status) <= mark.uids:
+            return False
+        if os.readlink(proc / "exe").removesuffix(_REPLACED) not in mark.programs:
+            return False
+        words = (proc / "cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return any(os.fsdecode(word).startswith(beginning) for word in words[1:2])
+        return False  # it ended, or it is the kernel's own
+    except PermissionError:
+        return False  # it may do more than we may, so we did not start it
+    return any(os.fsdecode(word).startswith(mark.argument) for word in words[1:2])
 
 
-def told(beginning: str, likely: int = 0) -> list[int]:
-    """Numbers of all processes whose first argument begins so. If the `likely` one is such, it alone."""
-    if likely and was_told(likely, beginning):
+def bearing(mark: Mark, likely: int = 0) -> list[int]:
+    """Numbers of all processes that bear this mark. If the `likely` one does, it alone."""
+    if likely and bears(likely, mark):
         return [likely]
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and was_told(int(name), beginning)]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and bears(int(name), mark)]
 
 
 def held(pid: int) -> Process | None:
@@ -70,3 +104,11 @@ def held(pid: int) -> Process | None:
         return Process(pid)
     except ProcessLookupError:
         return None
+
+
+def _users(status: str) -> set[int]:
+    """Whom it runs for, whose rights it has, and whose it may take up again."""
+    for line in status.splitlines():
+        if line.startswith("Uid:"):
+            return set(map(int, line.split()[1:]))
+    raise ProcessLookupError  # cut short: it ended while it was read

@@ -37,7 +37,6 @@ chroot "$root" /bin/busybox depmod "$version"
 ln -sf /run/resolv.conf "$root/etc/resolv.conf"
 ln -sf /run "$root/var/run"
 ln -sf /proc/mounts "$root/etc/mtab"
-count=$(find "$packages/usr/share/doc" -mindepth 1 -maxdepth 1 | wc -l)
 # Packs the initial RAM disk from the unpacked packages.
 early=$place/initrd
 library=lib/modules/$version
@@ -56,4 +55,4 @@ done <"$place/early"
 find "$early" -exec touch --no-dereference --date="@$epoch" {} +
 (cd "$early" && find . | sort | cpio --quiet --create --format=newc --reproducible --owner=0:0) >"$staging/initrd.img"
 find '/pool/staging/t-1 and a blank/work/root' -newermt "@$epoch" -exec touch --no-dereference --date="@$epoch" {} +
-printf '%s\n' "$version" "$count" "$epoch" >"$place/facts"
+echo "$epoch" >"$place/epoch"
