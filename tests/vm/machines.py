@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -9,13 +10,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from innkeeper.agent.kept.outbox import Outbox
+from innkeeper.agent.watching.machines import Machines
+from innkeeper.agent.watching.roster import Roster
 from innkeeper.drivers.confine.hand import Launcher
 from innkeeper.drivers.qemu.hand import kill_stray, strays
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.render import Accelerator
 from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, StartSpec, start
 from innkeeper.model.hardware import Channels, Disk, Firmware, Hardware, RandomSource, RootPort
-from innkeeper.model.ids import InstanceId, VolumeId
+from innkeeper.model.ids import HostId, InstanceId, VolumeId
 from innkeeper.ports.launcher import Users
 from tests.vm.guests import SLEEP, write_image
 
@@ -76,7 +80,7 @@ class Bench:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
-    def spec(self, code: bytes = SLEEP, arguments: str = "", cgroups: tuple[str, ...] = ()) -> StartSpec:
+    def spec(self, code: bytes = SLEEP, arguments: str = "") -> StartSpec:
         top, below = self.place / "top.qcow2", self.place / "below.qcow2"
         for path in (top, below):
             if not path.exists():
@@ -89,7 +93,7 @@ class Bench:
             hardware=HARDWARE,
             binary=self.binary,
             accelerator=Accelerator.TCG,
-            confinement=Confinement(uid=self.uid, gid=self.uid, cgroups=cgroups),
+            confinement=Confinement(uid=self.uid, gid=self.uid),
             disks={VOLUME: DiskFiles(top=top, below=((below, "qcow2"),))},
             boot=KernelFiles(kernel=write_image(image, code), initrd=None, arguments=arguments),
         )
@@ -110,11 +114,28 @@ async def bench(place: Path, binary: Path = QEMU, uid: int = UID) -> AsyncIterat
     try:
         yield made
     finally:
-        for stray in strays(place, ()):
+        for stray in (*strays(place, ()), *strays(place / "machines", ())):
             kill_stray(stray)
         for machine in made.machines:
             await machine.close()
         launcher.close()
+
+
+class _Over(Exception):
+    """Ends the agent's tasks."""
+
+
+@asynccontextmanager
+async def agent(world: Bench) -> AsyncIterator[tuple[Machines, Roster]]:
+    """As much of an agent as finds machines. It ends as by kill -9: they run on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            roster = Roster(HostId("h-0123456789ab"), Outbox(world.place / "seq"), group)
+            yield Machines(roster, world.place / "machines", world.launcher, group, lambda _: 7), roster
+            await roster.close()
+            raise _Over
+    except* _Over:
+        pass  # all tasks have ended
 
 
 def unable() -> str | None:

@@ -7,22 +7,18 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from innkeeper.agent.kept.outbox import Outbox
-from innkeeper.agent.watching.machines import Machines
-from innkeeper.agent.watching.roster import Roster
 from innkeeper.drivers.qemu.hand import ADOPTION_TIMEOUT_S
 from innkeeper.drivers.qemu.process import start_time
 from innkeeper.drivers.qemu.start import DiskFiles, start
-from innkeeper.model.ids import HostId, InstanceId
+from innkeeper.model.ids import InstanceId
 from innkeeper.model.observed import Ended, Phase
 from tests.vm.guests import SLEEP
-from tests.vm.machines import QEMU, VOLUME, Bench, bench, unable, write_qcow2
+from tests.vm.machines import QEMU, VOLUME, Bench, agent, bench, unable, write_qcow2
 
 MANY, HANGING = 24, 16
 MIB = 1024 * 1024
@@ -56,23 +52,6 @@ async def _start(world: Bench, instance: str) -> int:
 
 async def _heed(work: Awaitable[object]) -> None:
     await work
-
-
-class _Over(Exception):
-    """Ends the agent's tasks."""
-
-
-@asynccontextmanager
-async def agent(world: Bench) -> AsyncIterator[tuple[Machines, Roster]]:
-    """As much of an agent as finds machines. It ends as by kill -9: they run on."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            roster = Roster(HostId("h-0123456789ab"), Outbox(world.place / "seq"), group)
-            yield Machines(roster, world.place / "machines", world.launcher, group, lambda _: 7), roster
-            await roster.close()
-            raise _Over
-    except* _Over:
-        pass  # all tasks have ended
 
 
 async def test_many_are_found_again_together(world: Bench) -> None:

@@ -8,6 +8,7 @@ repeatable.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
@@ -21,6 +22,14 @@ NicId = NewType("NicId", str)
 HostId = NewType("HostId", str)
 OperationId = NewType("OperationId", str)
 SecretId = NewType("SecretId", str)
+
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an id. Ids become names of files, so none must be able to lead elsewhere."""
+    return _ID.fullmatch(text) is not None
 
 
 class Kind(StrEnum):

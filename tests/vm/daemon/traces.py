@@ -36,7 +36,7 @@ class Traces:
 def traces(place: Place) -> Traces:
     cards, networks = asyncio.run(_cards(place))
     return Traces(
-        processes=tuple(sorted(s.directory.name for s in strays(place.data / "machines", ()))),
+        processes=tuple(sorted(s.instance for s in strays(place.data / "machines", ()))),
         disks=_stems(place.data / "pool" / "volumes"),
         seeds=_stems(place.data / "seeds"),
         folders=_stems(place.data / "machines"),

@@ -10,13 +10,13 @@ import time
 from dataclasses import replace
 
 from innkeeper.agent.kept.outbox import Outbox
-from innkeeper.agent.waiting import contained
 from innkeeper.agent.watching.watched import Watched
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.seen import End
 from innkeeper.model.ids import HostId, InstanceId
 from innkeeper.model.observed import Ended, MachineState, Phase
 from innkeeper.ports.host import NoLine
+from innkeeper.ports.tasks import contained
 
 
 class Roster:
@@ -92,6 +92,14 @@ class Roster:
             obeyed=obeyed,
         )
         self._note(state)
+
+    def unknown(self, instance: InstanceId, why: str, obeyed: int) -> None:
+        """A machine of which we could not find out how it is; nobody holds it."""
+        known = self._states.get(instance)
+        if known is not None and (known.phase, known.reason) == (Phase.UNKNOWN, why):
+            return
+        fresh = MachineState(instance=instance, host=self._host, seq=0, phase=Phase.UNKNOWN, since=time.time())
+        self._note(replace(fresh, reason=why, obeyed=obeyed))
 
     def update(self, instance: InstanceId, obeyed: int | None = None) -> None:
         """What is seen now, and which generation was obeyed; reported when it is anything new."""

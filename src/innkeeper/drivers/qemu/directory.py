@@ -1,6 +1,7 @@
 """One machine's directory on its host: sockets, logs and the few facts that must outlive the daemon.
 
     qmp.sock  console.sock  agent.sock  guest.sock   listening sockets, made here and held by QEMU
+    user.json      as which user QEMU is to run; written before it is started
     machine.json   which process it is; written by the launcher before anybody hears of the process
     asked.json     that we asked for the end, written before asking
     exit.json      how QEMU ended, written by the launcher
@@ -17,20 +18,25 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from innkeeper.model.hardware import AGENT_CHANNEL, GUEST_CHANNEL
+from innkeeper.model.ids import InstanceId
 
+RECORD = "machine.json"
 QMP = "qmp"
 CONSOLE = "console"
 CHANNELS = {AGENT_CHANNEL: "agent", GUEST_CHANNEL: "guest"}
 # QEMU removes the path of a listening socket when it ends. It must not find one under this number.
 DIRECTORY_FD_FROM = 600
 BACKLOG = 4
+# Instances keep their hardware uuid wherever they run, so it follows from the id alone.
+UUIDS = uuid.UUID("6a1f4d52-51f5-4c0e-9d1b-0b4b2c6f7a11")
 
 
 class LineBusy(OSError):
@@ -39,7 +45,10 @@ class LineBusy(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Which process a machine is. `boot_id` and `start_time` make the pid unambiguous for ever."""
+    """Which process a machine is. `boot_id` and `start_time` make the pid unambiguous for ever.
+
+    `uuid` is the machine's own, by which a folder that was renamed or copied is told from it.
+    """
 
     pid: int
     start_time: int
@@ -48,7 +57,6 @@ class Record:
     started_at: float
     uuid: str = ""
     argv_digest: str = ""
-    cgroups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,13 @@ class Exit:
     at: float
 
 
+T = TypeVar("T", Record, Exit)
+
+
+def machine_uuid(instance: InstanceId) -> str:
+    return str(uuid.uuid5(UUIDS, instance))
+
+
 def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -69,7 +84,8 @@ def boot_id() -> str:
 class MachineDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.record_file = path / "machine.json"
+        self.user_file = path / "user.json"
+        self.record_file = path / RECORD
         self.exit_file = path / "exit.json"
         self.asked_file = path / "asked.json"
         self.log_file = path / "qemu.log"
@@ -82,7 +98,7 @@ class MachineDirectory:
         (self.path / f"{name}.sock").unlink(missing_ok=True)
         line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with self._short_path() as short:
+            with self.short_path() as short:
                 line.bind(f"{short}/{name}.sock")
             (self.path / f"{name}.sock").chmod(0o600)
             line.listen(BACKLOG)
@@ -101,7 +117,7 @@ class MachineDirectory:
         line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         line.setblocking(False)
         try:
-            with self._short_path() as short:
+            with self.short_path() as short:
                 line.connect(f"{short}/{name}.sock")
         except BlockingIOError:
             line.close()
@@ -112,7 +128,7 @@ class MachineDirectory:
         return line
 
     @contextmanager
-    def _short_path(self) -> Iterator[str]:
+    def short_path(self) -> Iterator[str]:
         """A name of the directory for sockets, whose whole path may have 107 bytes."""
         low = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -132,34 +148,31 @@ class MachineDirectory:
             file.unlink(missing_ok=True)
             file.with_name(f"{file.name}.new").unlink(missing_ok=True)
 
-    def note(self, argv: tuple[str, ...], uuid: str, cgroups: tuple[str, ...]) -> Mapping[str, object]:
+    def note_user(self, uid: int) -> None:
+        """Write down as whom the next QEMU will run, so that nobody else is ever taken for it."""
+        _put(self.user_file, {"uid": uid})
+
+    def user(self) -> int | None:
+        """As whom the last QEMU was to run; None if none was ever started here."""
+        uid = _read(self.user_file).get("uid")
+        return uid if isinstance(uid, int) else None
+
+    def note(self, argv: tuple[str, ...], uuid: str) -> Mapping[str, object]:
         """What the launcher is to write into the record beside the process."""
         digest = hashlib.sha256("\0".join(argv).encode()).hexdigest()
-        known = {"boot_id": boot_id(), "started_at": time.time(), "uuid": uuid, "argv_digest": digest}
-        return known | {"cgroups": cgroups}
+        return {"boot_id": boot_id(), "started_at": time.time(), "uuid": uuid, "argv_digest": digest}
 
     def record(self) -> Record | None:
         """None also for one that a crash of the host left damaged: its process is gone with that host's uptime."""
-        found = _read(self.record_file)
-        try:
-            return Record(**(found | {"cgroups": tuple(found.get("cgroups", ()))})) if found else None
-        except TypeError:
-            return None
+        return _as(Record, _read(self.record_file))
 
     def exit(self) -> Exit | None:
-        found = _read(self.exit_file)
-        found.pop("cpu_s", None)
-        try:
-            return Exit(**found) if found else None
-        except TypeError:
-            return None
+        return _as(Exit, _read(self.exit_file))
 
     def ask(self, words: str) -> None:
         """Write down that the end is wanted, so that it is never taken for a crash. The first words stay."""
         if not self.asked_file.exists():
-            staged = self.asked_file.with_name("asked.json.new")
-            staged.write_text(json.dumps({"words": words, "at": time.time()}))
-            staged.rename(self.asked_file)
+            _put(self.asked_file, {"words": words, "at": time.time()})
 
     def asked(self) -> str | None:
         words = _read(self.asked_file).get("words")
@@ -175,6 +188,21 @@ class MachineDirectory:
             return ""
         kept = [line for line in text.splitlines() if line.strip()][-lines:]
         return between.join("".join(c if c.isprintable() else "?" for c in line) for line in kept)
+
+
+def _put(file: Path, content: Mapping[str, object]) -> None:
+    staged = file.with_name(f"{file.name}.new")
+    staged.write_text(json.dumps(content))
+    staged.rename(file)
+
+
+def _as(kind: type[T], found: dict[str, Any]) -> T | None:
+    """What an older or a newer daemon wrote beside it is passed over; None if a part is missing."""
+    known = {each.name for each in fields(kind)}
+    try:
+        return kind(**{name: value for name, value in found.items() if name in known})
+    except TypeError:
+        return None
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ passed ends it with a message, one client at a time per socket, and nothing but 
 
 The guest that it pretends to have opens all its channels at once, writes back what the console is given, and obeys the
 power button, unless words in `-append` say otherwise: `deaf` never greets, `stubborn` ignores the power button, `off`
-powers itself off once greeted.
+powers itself off once greeted. `odd` is one that has taken QEMU over, so that
+what it answers makes no sense: at once, or with `later` from the second client on.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class Fake:
         self._running = True
         self._negotiated = False
         self._partial = ""
+        self._served = 0
 
     def run(self) -> None:
         for name, fd in self._arguments.listening().items():
@@ -103,6 +105,7 @@ class Fake:
         self._selector.register(client, selectors.EVENT_READ, name)
         if name == "qmp" and "deaf" not in self._manner:
             self._negotiated = False
+            self._served += 1
             self._tell({"QMP": {"version": VERSION, "capabilities": []}})
 
     def _hear(self, name: str, client: socket.socket) -> None:
@@ -143,8 +146,11 @@ class Fake:
             words = f"The command {command} has not been found"
             self._tell({"error": {"class": "CommandNotFound", "desc": words}, "id": id_})
             return
-        self._tell({"return": answer, "id": id_})
+        self._tell({"return": {} if self._odd() else answer, "id": id_})
         self._afterwards(command)
+
+    def _odd(self) -> bool:
+        return "odd" in self._manner and (self._served > 1 or "later" not in self._manner)
 
     def _afterwards(self, command: str) -> None:
         match command:
@@ -158,8 +164,6 @@ class Fake:
             case "cont" if not self._running:
                 self._running = True
                 self._event("RESUME")
-            case "system_reset":
-                self._event("RESET", guest=False, reason="host-qmp-system-reset")
             case "system_powerdown" if self._running and "stubborn" not in self._manner:
                 self._event("POWERDOWN")
                 self._end(guest=True, reason="guest-shutdown")
@@ -198,7 +202,7 @@ def answer_to(command: str, fake: Fake | None) -> Any:
         "query-machines": [{"name": "pc-q35-7.2", "alias": "q35"}, {"name": "none"}],
         "query-command-line-options": [{"option": "sandbox", "parameters": []}],
         "query-blockstats": [],
-    } | {name: {} for name in ("qmp_capabilities", "stop", "cont", "quit", "system_powerdown", "system_reset")}
+    } | {name: {} for name in ("qmp_capabilities", "stop", "cont", "quit", "system_powerdown")}
     if fake is not None:
         answers["query-status"] = {"status": fake.status, "running": fake.status == "running", "singlestep": False}
         answers["query-chardev"] = fake.channels()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from innkeeper.drivers.qemu import process
 from innkeeper.drivers.qemu.agent import NoAgent
-from innkeeper.drivers.qemu.directory import CONSOLE, MachineDirectory, Record, boot_id
+from innkeeper.drivers.qemu.directory import CONSOLE, MachineDirectory, Record, boot_id, machine_uuid
 from innkeeper.drivers.qemu.machine import Machine, end_facts
 from innkeeper.drivers.qemu.qmp import NoAnswer, Rejected
 from innkeeper.drivers.qemu.seen import End, Run, explain
 from innkeeper.drivers.qemu.serial import ConsoleLine
 from innkeeper.model.hardware import AGENT_CHANNEL
+from innkeeper.model.ids import InstanceId, is_id
+from innkeeper.ports.launcher import USERS
 
 ADOPTION_TIMEOUT_S = 2.0
 AGENT_TIMEOUT_S = 5.0
@@ -39,16 +42,19 @@ async def adopt(path: Path, name: str, timeout_s: float = ADOPTION_TIMEOUT_S) ->
     record = directory.record()
     held = _held(record) if record is not None else None
     if held is None:
-        record = _unrecorded(directory, record)
+        record = await asyncio.to_thread(_unrecorded, directory)
         held = _held(record) if record is not None else None
     if held is None or record is None:
         return None
     machine = Machine(name, directory, record, held)
     try:
-        machine.console = await ConsoleLine.over(directory.connect(CONSOLE), directory.console_file)
-    except OSError:
-        pass  # one that hangs or is just ending takes nobody; the machine is looked after without a console
-    await machine.attach(timeout_s)
+        # One that hangs or is just ending takes nobody: it is looked after without a console.
+        with contextlib.suppress(OSError):
+            machine.console = await ConsoleLine.over(directory.connect(CONSOLE), directory.console_file)
+        await machine.attach(timeout_s)
+    except BaseException:
+        await machine.close()
+        raise
     return machine
 
 
@@ -66,8 +72,15 @@ def why_ended(path: Path) -> End | None:
 
 
 def strays(root: Path, known: Container[int]) -> list[process.Stray]:
-    """Processes that we once started for a directory below `root`, but for those with a known pid."""
-    return [stray for stray in process.find_marked(root) if stray.pid not in known]
+    """Processes that we once started for instances whose folders are in `root`, but for those with a known pid.
+
+    What the launcher wrote down holds, whatever a process says of itself. Of those that nobody wrote down, and of those
+    that lie, only such are told as run as one of our users: nobody else's process is ours to end.
+    """
+    recorded = {stray.pid: stray for stray in _recorded(root)}
+    marked = (stray for stray in process.find_marked(root) if stray.pid not in recorded)
+    ours = (s for s in marked if s.uid in USERS or s.uid == MachineDirectory(root / s.instance).user())
+    return [stray for stray in (*recorded.values(), *ours) if stray.pid not in known]
 
 
 def kill_stray(stray: process.Stray) -> None:
@@ -81,10 +94,31 @@ def _held(record: Record) -> int | None:
     return process.hold(record.pid, record.start_time) if record.boot_id == boot_id() else None
 
 
-def _unrecorded(directory: MachineDirectory, record: Record | None) -> Record | None:
-    """A process whose launcher was killed between starting it and writing that down."""
-    for stray in process.find_marked(directory.path):
-        if record is None or stray.pid != record.pid:
+def _recorded(root: Path) -> Iterator[process.Stray]:
+    """A record that cannot be read is passed over: who looks at that machine alone is told why."""
+    for entry in os.scandir(root) if root.is_dir() else ():
+        if not is_id(entry.name):
+            continue
+        instance, record = InstanceId(entry.name), None
+        with contextlib.suppress(OSError):
+            record = MachineDirectory(Path(entry.path)).record()
+        if record is None or (record.boot_id, record.uuid) != (boot_id(), machine_uuid(instance)):
+            continue  # the host's earlier uptime, or the folder of another machine under a new name
+        found = process.look(record.pid, instance)
+        if found is not None and found.start_time == record.start_time:
+            yield found
+
+
+def _unrecorded(directory: MachineDirectory) -> Record | None:
+    """A process whose launcher was killed between starting it and writing that down.
+
+    It goes by its mark, which every QEMU can write, and by its user, which only the launcher can give.
+    """
+    uid = directory.user()
+    if uid is None:
+        return None  # nothing was ever started here
+    for stray in process.find_marked(directory.path.parent):
+        if (stray.instance, stray.uid) == (directory.path.name, uid):
             return Record(
                 pid=stray.pid, start_time=stray.start_time, launcher=0, boot_id=boot_id(), started_at=time.time()
             )

@@ -60,6 +60,8 @@ class Machine:
         """
         if self._monitor is not None and self._monitor.connected:
             return
+        if self._monitor is not None:
+            await self._monitor.close()
         monitor = Monitor(self.name, {channel_port(name): name for name in CHANNELS}, self._heard)
         try:
             async with asyncio.timeout(timeout_s):
@@ -71,6 +73,10 @@ class Machine:
             why = str(error) or f"it did not answer in {timeout_s:g} s"
             self._see(replace(self.seen, unreachable=f"QEMU runs (pid {self.record.pid}) and cannot be asked: {why}"))
             return
+        except BaseException:
+            # QEMU serves one monitor at a time: one that nobody holds would keep us out.
+            await monitor.close()
+            raise
         self._monitor = monitor
         channels = frozenset(name for name in CHANNELS if channel_label(name) in ends)
         answered = self.seen.answered or bool(channels)
@@ -178,7 +184,7 @@ def end_facts(directory: MachineDirectory, record: Record, shut_down: ShutDown |
         at=exit_.at if exit_ else None,
         asked=directory.asked(),
         shut_down=shut_down,
-        out_of_memory=process.out_of_memory(record.pid, record.cgroups) if killed else None,
+        out_of_memory=process.out_of_memory(record.pid) if killed else None,
         host_booted=record.boot_id != boot_id(),
         log=directory.log_tail(),
     )

@@ -9,9 +9,13 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from innkeeper.ports.launcher import MARK, USERS
+from innkeeper.drivers.qemu.directory import RECORD
+from innkeeper.model.ids import InstanceId, is_id
+from innkeeper.ports.launcher import MARK
 
 KERNEL_LOG_RECORD_BYTES = 8192
+# The launcher gives less than that. A process can make the kernel show all its memory as its environment.
+ENVIRONMENT_BYTES = 16 * 1024
 
 
 def start_time(pid: int) -> int | None:
@@ -70,49 +74,55 @@ def cpu_s(pid: int) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stray:
-    """A process that bears our mark. `directory` is where its record stands, or should."""
+    """A process that was started for an instance, or says so. `uid` is its real user."""
 
     pid: int
     start_time: int
-    directory: Path
+    instance: InstanceId
+    uid: int
 
 
 def find_marked(root: Path) -> list[Stray]:
-    """Every process that a launcher started for a directory below `root`, by the mark in its environment.
+    """Every process whose environment says that it was started for an instance whose folder is in `root`.
 
-    Anybody can write such a mark into his own environment, so it is believed of root and of instances' users only.
+    A process writes what it likes there, which of all instances included. Only its user it cannot change: whoever
+    believes a mark has looked at that first.
     """
-    found = []
-    start = f"{MARK}={root}/".encode()
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = Path(f"/proc/{entry.name}/environ").read_bytes().split(b"\0")
-        except OSError:
-            words = []  # ended meanwhile, or somebody else's
-        marks = [word for word in words if word.startswith(start)]
-        started = start_time(int(entry.name)) if marks and _ours(int(entry.name)) else None
-        if started is not None:
-            record = Path(os.fsdecode(marks[0].partition(b"=")[2]))
-            found.append(Stray(pid=int(entry.name), start_time=started, directory=record.parent))
-    return found
+    found = [_claim(int(entry.name), root) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    return [stray for stray in found if stray is not None]
 
 
-def _ours(pid: int) -> bool:
-    """By the real user; the owner of the folder in /proc is root for everything that may not be dumped."""
+def look(pid: int, instance: InstanceId) -> Stray | None:
+    """None if there is no such process, or only its remains."""
+    started = start_time(pid)
     try:
         status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The owner of the folder in /proc is root for everything that may not be dumped.
+    user = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
+    if started is None or user is None:
+        return None
+    return Stray(pid=pid, start_time=started, instance=instance, uid=int(user[1]))
+
+
+def _claim(pid: int, root: Path) -> Stray | None:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            words = environment.read(ENVIRONMENT_BYTES).split(b"\0")
     except OSError:
-        return False  # ended meanwhile
-    found = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
-    return found is not None and (int(found[1]) == 0 or int(found[1]) in USERS)
+        return None  # ended meanwhile, or somebody else's
+    start, end = os.fsencode(f"{MARK}={root}/"), os.fsencode(f"/{RECORD}")
+    for word in words:
+        if word.startswith(start) and word.endswith(end):
+            # Nothing but an id in between: `root/../machine.json` is somebody else's file.
+            instance = os.fsdecode(word[len(start) : -len(end)])
+            return look(pid, InstanceId(instance)) if is_id(instance) else None
+    return None
 
 
-def out_of_memory(pid: int, cgroups: tuple[str, ...]) -> bool | None:
+def out_of_memory(pid: int) -> bool | None:
     """Whether the kernel killed this process for want of memory. None: it left no trace that we may read."""
-    if any(_group_says(Path(group)) for group in cgroups):
-        return True
     try:
         log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -121,16 +131,6 @@ def out_of_memory(pid: int, cgroups: tuple[str, ...]) -> bool | None:
         return _kernel_says(log, pid)
     finally:
         os.close(log)
-
-
-def _group_says(group: Path) -> bool:
-    """A group of our own holds one machine only: a kill in it since it was made was this machine's."""
-    for name in ("memory.events", "memory.oom_control"):
-        file = group / name
-        if file.exists():
-            counts = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
-            return counts is not None and int(counts[1]) > 0
-    return False
 
 
 def _kernel_says(log: int, pid: int) -> bool:

@@ -2,20 +2,24 @@
 
 Raw QMP is never passed on: some of its commands open files and sockets by name, and one (`migrate exec:`) gets a
 confined QEMU killed. What is not a method here cannot be said.
+
+The other way round nothing is believed: a QEMU that its guest has taken over may answer with nonsense, and talk without
+pause. Nonsense is no answer, or no event. Talk is heard at the rate that we set; the rest waits with QEMU.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
-from qemu.qmp.events import EventListener
 
+from innkeeper.drivers.qemu.said import Odd, count, entries, field, optional, part, plain
 from innkeeper.drivers.qemu.seen import (
     ChannelChanged,
     DiskTrouble,
@@ -28,7 +32,18 @@ from innkeeper.drivers.qemu.seen import (
     Stopped,
 )
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 COMMAND_TIMEOUT_S = 5.0
+# The longest honest answer is about the disks: some 10 KiB for each.
+MESSAGE_MOST_BYTES = 1024 * 1024
+# A message costs us its length, and something for its mere coming. So much is heard without a pause, which takes about
+# a millisecond; and so much in a second, which is some six thousand events and a sixth of a processor.
+MESSAGE_COST_BYTES = 128
+AT_ONCE_BYTES = 8 * 1024
+RATE_BYTES = 2 * 1024 * 1024
 
 _RUNS = {
     "running": Run.RUNNING,
@@ -44,7 +59,7 @@ _RUNS = {
 
 
 class NoAnswer(Exception):
-    """QEMU is not there to be asked, or did not answer in time."""
+    """QEMU is not there to be asked, or did not answer in time or not as QEMU would."""
 
 
 class Rejected(Exception):
@@ -65,13 +80,11 @@ class Monitor:
     def __init__(self, name: str, channels: Mapping[str, str], heard: Callable[[Event], None]) -> None:
         """`channels` maps QEMU's port ids to channel names; `heard` is called with each event as it comes."""
         self._name = name
-        self._client = QMPClient(name)
-        # Every end of a machine is an error to the library; we tell of it ourselves, with its reason.
-        self._client.logger = logging.getLogger("innkeeper.qmp.library")
-        self._client.logger.setLevel(logging.CRITICAL + 1)
-        self._client.register_listener(_Listener(channels, heard))
-        # The library's own listener keeps all it ever heard, so it is told to wait for what never comes.
-        self._client.events.names.add("NONE")
+        self._channels = channels
+        self._heard = heard
+        self._odd = False
+        self._client = _Client(name, self._take)
+        self._line: socket.socket | None = None
 
     @property
     def connected(self) -> bool:
@@ -83,61 +96,45 @@ class Monitor:
         Raises:
             NoAnswer: it ended, or is busy with something else than us.
         """
+        self._line = line
         try:
             async with asyncio.timeout(timeout_s):
                 await self._client.connect(line)
         except TimeoutError:
             raise NoAnswer(f"QEMU of {self._name} did not answer in {timeout_s:g} s") from None
         except (QMPError, OSError, EOFError) as error:
-            raise NoAnswer(f"QEMU of {self._name} does not answer: {error}") from error
+            raise NoAnswer(f"QEMU of {self._name} does not answer: {plain(str(error))}") from error
         finally:
             if not self.connected:
                 line.close()
 
     async def run(self) -> Run:
-        answer = await self._say("query-status")
-        return _RUNS.get(answer["status"], Run.BUSY)
+        return await self._ask("query-status", lambda said: _RUNS.get(field(said, "status", str), Run.BUSY))
 
     async def pause(self) -> None:
-        await self._say("stop")
+        await self._ask("stop", _nothing)
 
     async def resume(self) -> None:
-        await self._say("cont")
+        await self._ask("cont", _nothing)
 
     async def press_power_button(self) -> None:
-        await self._say("system_powerdown")
-
-    async def press_reset_button(self) -> None:
-        await self._say("system_reset")
+        await self._ask("system_powerdown", _nothing)
 
     async def quit(self) -> None:
         """QEMU writes out what it holds of the disks and ends."""
-        await self._say("quit")
+        await self._ask("quit", _nothing)
 
     async def open_ends(self) -> frozenset[str]:
         """Labels of character devices that somebody in the guest has open."""
-        answer = await self._say("query-chardev")
-        return frozenset(entry["label"] for entry in answer if entry["frontend-open"])
+        return await self._ask("query-chardev", _open_ends)
 
     async def out_of_space(self) -> bool:
         """Whether a disk stands still because its file system was full when it was last written to."""
-        answer = await self._say("query-block")
-        return any(entry.get("io-status") == "nospace" for entry in answer)
+        return await self._ask("query-block", _out_of_space)
 
     async def block_counters(self) -> dict[str, BlockCounters]:
         """By device id."""
-        found = {}
-        for entry in await self._say("query-blockstats"):
-            stats = entry["stats"]
-            # Virtio devices are told by a path that ends in the id of the front end.
-            id_ = str(entry.get("qdev", "")).removesuffix("/virtio-backend").rpartition("/")[2]
-            found[id_] = BlockCounters(
-                read_bytes=stats["rd_bytes"],
-                written_bytes=stats["wr_bytes"],
-                reads=stats["rd_operations"],
-                writes=stats["wr_operations"],
-            )
-        return found
+        return await self._ask("query-blockstats", _block_counters)
 
     async def drain(self, timeout_s: float) -> None:
         """Hear the last words of a QEMU that has ended, then let the line go."""
@@ -151,45 +148,90 @@ class Monitor:
 
     async def close(self) -> None:
         """Let the line go; QEMU runs on. May be repeated."""
+        if self._line is not None:
+            # Or we would wait until a QEMU that hangs has read what we said last.
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
         try:
             await self._client.disconnect()
-        except (QMPError, OSError, EOFError):
-            pass  # it says how the line was lost, which is of no use once we want it lost
+        except Exception as error:
+            # It says how the line was lost, in every way there is, which is of no use once we want it lost.
+            log.debug("the monitor of %s was let go: %s", self._name, plain(repr(error)))
 
-    async def _say(self, command: str) -> Any:
+    async def _ask(self, command: str, pick: Callable[[object], T]) -> T:
+        """What `pick` finds in the answer.
+
+        Raises:
+            NoAnswer: none came in time, or there was nothing in it that QEMU would say.
+            Rejected: QEMU declined.
+        """
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                return await self._client.execute(command)
+                return pick(await self._client.execute(command))
         except TimeoutError:
             raise NoAnswer(f"QEMU of {self._name} did not answer `{command}` in {COMMAND_TIMEOUT_S:g} s") from None
         except ExecuteError as error:
-            raise Rejected(f"QEMU of {self._name} declined `{command}`: {error}") from error
+            raise Rejected(f"QEMU of {self._name} declined `{command}`: {plain(str(error))}") from error
+        except Odd as odd:
+            raise NoAnswer(f"QEMU of {self._name} answers `{command}` as no QEMU would, with {odd}") from odd
         except (QMPError, OSError, EOFError) as error:
-            raise NoAnswer(f"QEMU of {self._name} cannot be asked `{command}`: {error}") from error
+            raise NoAnswer(f"QEMU of {self._name} cannot be asked `{command}`: {plain(str(error))}") from error
+
+    def _take(self, message: Message) -> None:
+        """What QEMU says without having been asked."""
+        try:
+            event = translate(message, self._channels)
+        except Odd as odd:
+            # Said once: what comes from a guest must not fill our log.
+            if not self._odd:
+                log.warning("QEMU of %s says what no QEMU would, %s: has its guest taken it over?", self._name, odd)
+            self._odd = True
+            return
+        if event is not None:
+            self._heard(event)
 
 
-class _Listener(EventListener):
-    """Passes events on as they are read, in place of the library's endless queue."""
+class _Client(QMPClient):
+    """The library's client, kept from what would take our time and memory."""
 
-    def __init__(self, channels: Mapping[str, str], heard: Callable[[Event], None]) -> None:
-        super().__init__()
-        self._channels = channels
-        self._heard = heard
+    def __init__(self, name: str, unasked: Callable[[Message], None]) -> None:
+        super().__init__(name, MESSAGE_MOST_BYTES)
+        # Every end of a machine is an error to the library, and every message that it cannot place. We tell of it
+        # ourselves, with its reason.
+        self.logger = logging.getLogger("innkeeper.qmp.library")
+        self.logger.setLevel(logging.CRITICAL + 1)
+        self._unasked = unasked
+        self._cost_bytes = 0
 
-    async def put(self, event: Message) -> None:
-        known = translate(event, self._channels)
-        if known is not None:
-            self._heard(known)
+    def _cb_inbound(self, msg: Message) -> Message:
+        """As it is. The library would write each message out in full, for a log that nobody keeps."""
+        return msg
+
+    async def _on_message(self, msg: Message) -> None:
+        """Events go round the library's listeners, of which one keeps all that it ever heard."""
+        id_ = msg.get("id")
+        if "event" in msg or not (id_ is None or isinstance(id_, str)):
+            self._unasked(msg)
+        else:
+            await super()._on_message(msg)
+        self._cost_bytes += len(bytes(msg)) + MESSAGE_COST_BYTES
+        if self._cost_bytes > AT_ONCE_BYTES:
+            cost_bytes, self._cost_bytes = self._cost_bytes, 0
+            await asyncio.sleep(cost_bytes / RATE_BYTES)
 
 
-def translate(event: Mapping[str, Any], channels: Mapping[str, str]) -> Event | None:
-    """An event of QEMU's as one of ours; None for those that say nothing to us."""
-    data = event.get("data", {})
-    match event["event"]:
+def translate(event: Mapping[str, object], channels: Mapping[str, str]) -> Event | None:
+    """An event of QEMU's as one of ours; None for those that say nothing to us.
+
+    Raises:
+        Odd: QEMU would not say so.
+    """
+    data = event.get("data")
+    match field(event, "event", str):
         case "SHUTDOWN":
-            return ShutDown(bool(data["guest"]), str(data.get("reason", "")))
+            return ShutDown(field(data, "guest", bool), plain(optional(data, "reason", str)))
         case "RESET":
-            return Reset(bool(data["guest"]))
+            return Reset(field(data, "guest", bool))
         case "STOP":
             return Stopped()
         case "RESUME":
@@ -198,12 +240,44 @@ def translate(event: Mapping[str, Any], channels: Mapping[str, str]) -> Event | 
             return _disk_trouble(data)
         case "GUEST_PANICKED" | "GUEST_CRASHLOADED":
             return Panicked()
-        case "VSERPORT_CHANGE" if data["id"] in channels:
-            return ChannelChanged(channels[data["id"]], bool(data["open"]))
+        case "VSERPORT_CHANGE":
+            name, open_ = channels.get(field(data, "id", str)), field(data, "open", bool)
+            return ChannelChanged(name, open_) if name is not None else None
         case _:
             return None
 
 
-def _disk_trouble(data: Mapping[str, Any]) -> DiskTrouble:
-    device = str(data.get("node-name") or data.get("device"))
-    return DiskTrouble(device, bool(data.get("nospace")), data["action"] == "stop", str(data.get("reason", "")))
+def _disk_trouble(data: object) -> DiskTrouble:
+    # The device has no name of its own where a node was named, as with ours.
+    device = plain(optional(data, "node-name", str) or field(data, "device", str))
+    stops = field(data, "action", str) == "stop"
+    return DiskTrouble(device, bool(optional(data, "nospace", bool)), stops, plain(optional(data, "reason", str)))
+
+
+def _nothing(_: object) -> None:
+    """All that there is in the answer to what is no question."""
+
+
+def _open_ends(said: object) -> frozenset[str]:
+    found = [(field(entry, "label", str), field(entry, "frontend-open", bool)) for entry in entries(said)]
+    return frozenset(label for label, open_ in found if open_)
+
+
+def _out_of_space(said: object) -> bool:
+    return "nospace" in [optional(entry, "io-status", str) for entry in entries(said)]
+
+
+def _block_counters(said: object) -> dict[str, BlockCounters]:
+    return dict(_counters(entry) for entry in entries(said))
+
+
+def _counters(entry: object) -> tuple[str, BlockCounters]:
+    # Virtio devices are told by a path that ends in the id of the front end.
+    id_ = (optional(entry, "qdev", str) or "").removesuffix("/virtio-backend").rpartition("/")[2]
+    stats = part(entry, "stats")
+    return id_, BlockCounters(
+        read_bytes=count(stats, "rd_bytes"),
+        written_bytes=count(stats, "wr_bytes"),
+        reads=count(stats, "rd_operations"),
+        writes=count(stats, "wr_operations"),
+    )

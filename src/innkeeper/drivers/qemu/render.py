@@ -61,10 +61,9 @@ class DiskFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """A tap opened for this machine; `vhost` where the kernel moves the frames."""
+    """A tap opened for this machine."""
 
     tap: int
-    vhost: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +222,8 @@ def _seed(seed: SeedDisk, facts: RunFacts) -> list[str]:
 
 
 def _card(card: NetworkCard, facts: CardFacts) -> list[str]:
-    vhost = f",vhost=on,vhostfd={facts.vhost}" if facts.vhost is not None else ",vhost=off"
     device = f"virtio-net-pci,id=card-{card.nic},netdev={card.nic},mac={card.mac},romfile=,{_place(card.slot)}"
-    return ["-netdev", f"tap,id={card.nic},fd={facts.tap}{vhost}", "-device", device]
+    return ["-netdev", f"tap,id={card.nic},fd={facts.tap},vhost=off", "-device", device]
 
 
 def _channels(channels: Channels, facts: RunFacts) -> list[str]:

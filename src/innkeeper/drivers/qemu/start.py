@@ -12,14 +12,13 @@ import os
 import shutil
 import socket
 import stat
-import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from innkeeper.drivers.qemu import process
-from innkeeper.drivers.qemu.directory import CHANNELS, CONSOLE, QMP, MachineDirectory
+from innkeeper.drivers.qemu.directory import CHANNELS, CONSOLE, QMP, MachineDirectory, machine_uuid
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.render import (
     Accelerator,
@@ -39,8 +38,6 @@ from innkeeper.ports.launcher import FIRST_DESCRIPTOR, LauncherPort, Spawned, Sp
 GREETING_TIMEOUT_S = 30.0
 KILL_TIMEOUT_S = 10.0
 LAST_WORDS_S = 0.5
-# Instances keep their hardware uuid wherever they run, so it follows from the id alone.
-UUIDS = uuid.UUID("6a1f4d52-51f5-4c0e-9d1b-0b4b2c6f7a11")
 
 
 class StartFailed(Exception):
@@ -79,7 +76,6 @@ class Confinement:
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
-    cgroups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +94,6 @@ class StartSpec:
     boot: KernelFiles | UefiFiles | None = None
 
 
-def machine_uuid(instance: InstanceId) -> str:
-    return str(uuid.uuid5(UUIDS, instance))
-
-
 async def start(spec: StartSpec, path: Path, launcher: LauncherPort, timeout_s: float = GREETING_TIMEOUT_S) -> Machine:
     """Run a machine that does not run, in its existing directory. QEMU has greeted when this returns.
 
@@ -115,6 +107,7 @@ async def start(spec: StartSpec, path: Path, launcher: LauncherPort, timeout_s: 
             # QEMU alone may hold the listening sockets while we wait: only then does its end hang up on us.
             with ExitStack() as theirs:
                 directory.clear()
+                directory.note_user(spec.confinement.uid)
                 given = _Given(theirs)
                 argv = render_argv(spec.hardware, _facts(spec, directory, given))
                 console = ours.enter_context(directory.connect(CONSOLE))
@@ -213,8 +206,7 @@ def _disk(files: DiskFiles, given: _Given) -> DiskFacts:
 
 
 def _card(tap: CardFacts, given: _Given) -> CardFacts:
-    vhost = given.pass_on(tap.vhost) if tap.vhost is not None else None
-    return CardFacts(tap=given.pass_on(tap.tap), vhost=vhost)
+    return CardFacts(tap=given.pass_on(tap.tap))
 
 
 def _boot(
@@ -252,8 +244,7 @@ def _request(spec: StartSpec, directory: MachineDirectory, argv: tuple[str, ...]
         uid=confinement.uid,
         gid=confinement.gid,
         groups=confinement.groups,
-        cgroups=confinement.cgroups,
         record=str(directory.record_file),
         exit_file=str(directory.exit_file),
-        note=directory.note(argv, machine_uuid(spec.instance), confinement.cgroups),
+        note=directory.note(argv, machine_uuid(spec.instance)),
     )

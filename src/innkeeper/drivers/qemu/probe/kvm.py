@@ -192,7 +192,7 @@ def _request(
         groups=groups,
         record=str(directory.record_file),
         exit_file=str(directory.exit_file),
-        note=directory.note(argv, "", ()),
+        note=directory.note(argv, ""),
     )
 
 
