@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from innkeeper.ports.tasks import to_the_end
+from innkeeper.ports.tasks import to_the_end, unbroken
 
 
 async def until(event: threading.Event) -> None:
@@ -44,3 +44,39 @@ async def test_what_the_thread_says_and_what_goes_wrong_in_it_arrive() -> None:
         assert (await to_the_end(lambda: threading.current_thread().name, threads)).startswith("of our own")
     with pytest.raises(ZeroDivisionError):
         await to_the_end(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_was_made_while_it_was_cancelled_is_taken_back(fails: bool) -> None:
+    begun, enough, taken_back = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def make() -> str:
+        begun.set()
+        await enough.wait()
+        if fails:
+            raise OSError("nobody is interested any more")
+        return "a process"
+
+    async def take_back(made: str) -> None:
+        taken_back.append(made)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(unbroken(make(), take_back))
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        enough.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert taken_back == ([] if fails else ["a process"])
+
+
+async def test_what_was_made_in_peace_is_kept() -> None:
+    async def make() -> int:
+        return 7
+
+    async def take_back(made: int) -> None:
+        raise AssertionError("nobody cancelled")
+
+    assert await unbroken(make(), take_back) == 7

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -49,6 +49,18 @@ async def to_the_end(work: Callable[[], T], threads: Executor | None = None) -> 
             running.exception()  # what went wrong in it no longer matters to anybody
         raise
     return running.result()
+
+
+async def unbroken(work: Coroutine[Any, Any, T], take_back: Callable[[T], Awaitable[None]]) -> T:
+    """Short work that makes something. Cancelled meanwhile, it is seen to its end, and what it made is taken back."""
+    making = asyncio.get_running_loop().create_task(work)
+    try:
+        await until_ended(making)
+    except asyncio.CancelledError:
+        if not making.cancelled() and making.exception() is None:
+            await take_back(making.result())
+        raise
+    return making.result()
 
 
 async def contained(what: str, work: Awaitable[None]) -> None:

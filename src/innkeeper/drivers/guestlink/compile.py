@@ -15,7 +15,7 @@ from pathlib import Path
 
 from innkeeper.drivers.guestlink.render import OOM_SCORE, compile_argv
 from innkeeper.ports.scores import scored
-from innkeeper.ports.tasks import to_the_end
+from innkeeper.ports.tasks import to_the_end, unbroken
 
 _COMPILE_S = 120
 _ENDING_S = 10
@@ -67,13 +67,14 @@ async def _compile(source: Path, program: Path) -> None:
         raise CompileFailed("there is no C compiler for the guest program", _INSTALL)
     draft = program.with_suffix(".draft")
     # A session of its own, so that what the compiler starts ends with it.
-    cc = await asyncio.create_subprocess_exec(
+    starting = asyncio.create_subprocess_exec(
         *scored(OOM_SCORE, compile_argv(str(source), str(draft))),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
     )
+    cc = await unbroken(starting, _end)
     try:
         async with asyncio.timeout(_COMPILE_S):
             said, _ = await cc.communicate()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from innkeeper.drivers.images.render import OOM_SCORE
 from innkeeper.ports.scores import scored
+from innkeeper.ports.tasks import unbroken
 
 _TAIL_LINES = 40
 _END_DEADLINE_S = 30
@@ -38,7 +39,7 @@ async def run(argv: Sequence[str], env: Mapping[str, str], hear: Callable[[str],
         ToolFailed: it said no.
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    process = await asyncio.create_subprocess_exec(
+    starting = asyncio.create_subprocess_exec(
         *scored(OOM_SCORE, argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -46,12 +47,13 @@ async def run(argv: Sequence[str], env: Mapping[str, str], hear: Callable[[str],
         env=dict(env),
         start_new_session=True,
     )
+    process = await unbroken(starting, _end)
     assert process.stdout is not None
     try:
         await _listen(process.stdout, tail, hear)
         code = await process.wait()
     except BaseException:
-        await asyncio.shield(_end(process, process.stdout))
+        await asyncio.shield(_end(process))
         raise
     if code:
         raise ToolFailed(argv, code, tuple(tail))
@@ -71,10 +73,11 @@ async def _listen(out: asyncio.StreamReader, tail: deque[str], hear: Callable[[s
         tail.append(rest.decode(errors="replace"))
 
 
-async def _end(process: asyncio.subprocess.Process, out: asyncio.StreamReader) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
+    assert process.stdout is not None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     async with asyncio.timeout(_END_DEADLINE_S):
-        while await out.read(65536):
+        while await process.stdout.read(65536):
             pass
         await process.wait()

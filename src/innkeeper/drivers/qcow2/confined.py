@@ -13,6 +13,7 @@ from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
 from innkeeper.drivers.qcow2.places import full
 from innkeeper.drivers.qcow2.render import OOM_SCORE, progress
 from innkeeper.ports.scores import scored
+from innkeeper.ports.tasks import unbroken
 
 Progress = Callable[[float], None]
 
@@ -47,7 +48,7 @@ async def run(job: Run, said: Progress) -> None:
         DiskFailed: the tool is missing, or did not end in time.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
+        starting = asyncio.create_subprocess_exec(
             *scored(OOM_SCORE, job.argv),
             cwd=job.folder,
             pass_fds=job.fds,
@@ -57,6 +58,7 @@ async def run(job: Run, said: Progress) -> None:
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
             start_new_session=True,
         )
+        process = await unbroken(starting, _end)
     except FileNotFoundError as error:
         raise DiskFailed(f"{job.doing}: {error.filename} is missing", _INSTALL) from error
     try:
