@@ -12,6 +12,7 @@ running.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import shutil
@@ -26,6 +27,9 @@ from peer import Libvirt
 from rows import Row, Timed, show
 
 from innkeeper.cli.line import CannotGoOn, Line
+from innkeeper.drivers.linuxnet.hand import LinuxNet
+from innkeeper.main.place import Place
+from innkeeper.main.solo import net_settings
 
 INN = Path(sys.executable).with_name("inn")
 SIZE = {"vcpus": 1, "memory_mib": 512}
@@ -78,6 +82,16 @@ def _daemon(data: Path) -> Iterator[Line]:
     finally:
         daemon.terminate()
         daemon.wait(20)
+        asyncio.run(_without_networks(Place(data)))
+
+
+async def _without_networks(place: Place) -> None:
+    """Networks outlive daemons and instances."""
+    net = LinuxNet(net_settings(place))
+    for network in await net.present():
+        await net.remove(network)
+    await net.close()
+    shutil.rmtree(place.volatile)
 
 
 def _until(holds: object, timeout_s: float) -> None:
