@@ -172,9 +172,9 @@ async def _remove_networks(place: Place) -> None:
 def installation(word: str) -> Iterator[House]:
     """With an empty data directory; its daemon is not started yet."""
     # Not below pytest's own folder: only root may enter that, and dnsmasq and QEMU are somebody else.
-    # As long as it may be: below it are sockets whose paths are longer still.
+    # Nearly as long as it may be: below it are sockets whose paths are longer still.
     prefix = f"innkeeper-{word}-"
-    data = Path(tempfile.mkdtemp(prefix=prefix + "x" * (107 - len(f"/tmp/{prefix}12345678/api.sock"))))
+    data = Path(tempfile.mkdtemp(prefix=prefix + "x" * (100 - len(f"/tmp/{prefix}12345678/api.sock"))))
     data.chmod(0o711)
     house = House(data)
     try:
