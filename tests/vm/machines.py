@@ -117,6 +117,7 @@ async def bench(place: Path, binary: Path = QEMU, uid: int = UID) -> AsyncIterat
         for stray in (*strays(place, ()), *strays(place / "machines", ())):
             kill_stray(stray)
         for machine in made.machines:
+            machine.pull_plug()  # where its folder's name is no id, it is no stray
             await machine.close()
         launcher.close()
 
