@@ -51,6 +51,8 @@ Conflicts=shutdown.target
 Before=shutdown.target
 
 [Service]
+# Asked to end while it carries out a shutdown it spins, and the shutdown would wait 90 s for it.
+TimeoutStopSec=5
 ExecStart=-/usr/sbin/qemu-ga
 Restart=always
 RestartSec=0
