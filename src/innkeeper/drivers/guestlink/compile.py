@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import shutil
-import signal
+from asyncio.subprocess import PIPE, STDOUT
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from innkeeper.drivers.guestlink.render import OOM_SCORE, compile_argv
-from innkeeper.ports.scores import scored
-from innkeeper.ports.tasks import to_the_end, unbroken
+from innkeeper.ports.tasks import to_the_end
+from innkeeper.ports.tools import begin, end
 
 _COMPILE_S = 120
-_ENDING_S = 10
 _SAID_KEPT = 400
 _INSTALL = "apt-get install gcc libc6-dev"
 
@@ -66,36 +64,17 @@ async def _compile(source: Path, program: Path) -> None:
     if shutil.which("cc") is None:
         raise CompileFailed("there is no C compiler for the guest program", _INSTALL)
     draft = program.with_suffix(".draft")
-    # A session of its own, so that what the compiler starts ends with it.
-    starting = asyncio.create_subprocess_exec(
-        *scored(OOM_SCORE, compile_argv(str(source), str(draft))),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    cc = await unbroken(starting, _end)
+    cc = await begin(OOM_SCORE, compile_argv(str(source), str(draft)), stdout=PIPE, stderr=STDOUT)
     try:
         async with asyncio.timeout(_COMPILE_S):
             said, _ = await cc.communicate()
-    except TimeoutError:
-        raise CompileFailed(
-            f"the guest program did not compile in {_COMPILE_S} s", "Is this host overloaded?"
-        ) from None
-    finally:
-        await _end(cc)
+    except BaseException as failed:
+        await asyncio.shield(end(cc))
+        if isinstance(failed, TimeoutError):
+            words = f"the guest program did not compile in {_COMPILE_S} s"
+            raise CompileFailed(words, "Is this host overloaded?") from None
+        raise
     if cc.returncode != 0:
         words = said.decode(errors="replace")[-_SAID_KEPT:]
         raise CompileFailed(f"the guest program does not compile: {words}", _INSTALL)
     draft.replace(program)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it ended by itself just now
-    async with asyncio.timeout(_ENDING_S):
-        await process.wait()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,10 @@ from pathlib import Path
 from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
 from innkeeper.drivers.qcow2.places import full
 from innkeeper.drivers.qcow2.render import OOM_SCORE, progress
-from innkeeper.ports.scores import scored
-from innkeeper.ports.tasks import unbroken
+from innkeeper.ports.tools import begin, end
 
 Progress = Callable[[float], None]
 
-_ENDING_S = 10.0
 _STDERR_KEPT = 4096
 _NO_ROOM = "No space left on device"
 _QUOTA = "Disk quota exceeded"
@@ -48,17 +46,8 @@ async def run(job: Run, said: Progress) -> None:
         DiskFailed: the tool is missing, or did not end in time.
     """
     try:
-        starting = asyncio.create_subprocess_exec(
-            *scored(OOM_SCORE, job.argv),
-            cwd=job.folder,
-            pass_fds=job.fds,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-            start_new_session=True,
-        )
-        process = await unbroken(starting, _end)
+        env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+        process = await begin(OOM_SCORE, job.argv, cwd=job.folder, pass_fds=job.fds, env=env, stdout=PIPE, stderr=PIPE)
     except FileNotFoundError as error:
         raise DiskFailed(f"{job.doing}: {error.filename} is missing", _INSTALL) from error
     try:
@@ -66,16 +55,17 @@ async def run(job: Run, said: Progress) -> None:
             group.create_task(_follow(process, said))
             complaint = group.create_task(_complaint(process))
             group.create_task(process.wait())
-    except TimeoutError as error:
-        reason = f"{job.doing}: not done after {job.deadline_s:.0f} s, given up"
-        raise DiskFailed(reason, "Look at the load of the host and its disks, and try again") from error
-    finally:
-        await _end(process)
+    except BaseException as failed:
+        await asyncio.shield(end(process))
+        if isinstance(failed, TimeoutError):
+            words = f"{job.doing}: not done after {job.deadline_s:.0f} s, given up"
+            raise DiskFailed(words, "Look at the load of the host and its disks, and try again") from failed
+        raise
     if process.returncode:
         raise _failure(job, process.returncode, complaint.result())
 
 
-async def _follow(process: asyncio.subprocess.Process, said: Progress) -> None:
+async def _follow(process: Process, said: Progress) -> None:
     assert process.stdout is not None
     last = -1.0
     while text := await process.stdout.read(4096):
@@ -85,25 +75,13 @@ async def _follow(process: asyncio.subprocess.Process, said: Progress) -> None:
             said(fraction)
 
 
-async def _complaint(process: asyncio.subprocess.Process) -> str:
+async def _complaint(process: Process) -> str:
     """The end of what it complains about, in printable characters: names in it may come from the image."""
     assert process.stderr is not None
     kept = b""
     while piece := await process.stderr.read(4096):
         kept = (kept + piece)[-_STDERR_KEPT:]
     return "".join(c if c.isprintable() else " " for c in kept.decode(errors="replace")).strip()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    # It leads a session of its own, so nothing that it may have started stays.
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it ended by itself just now
-    async with asyncio.timeout(_ENDING_S):
-        await process.wait()
 
 
 def _failure(job: Run, code: int, complaint: str) -> Exception:
