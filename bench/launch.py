@@ -174,7 +174,7 @@ def _idle(line: Line, data: Path) -> list[Row]:
     before = _cpu_s(pid)
     time.sleep(10)
     share = (_cpu_s(pid) - before) / 10 * 100
-    memory = sum(_rss_mib(p) for p in _company(pid))
+    memory = sum(_pss_mib(p) for p in _company(pid))
     return [
         Row(name="idle daemon, memory", unit="MiB", values=(memory,), must=120),
         Row(name="idle daemon, CPU", unit="% of a core", values=(share,), must=1),
@@ -189,11 +189,11 @@ def _cpu_s(pid: int) -> float:
 def _company(pid: int) -> list[int]:
     """The daemon, and of our programs what began after it: the launcher, which is nobody's child, and whoever sets
     firewall rules. Machines and what serves networks are not counted, they belong to their owners."""
-    found = []
+    found = [pid]
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes()
-            if _began(int(folder.name)) >= _began(pid) and b"python" in words and b"innkeeper" in words:
+            if _began(int(folder.name)) > _began(pid) and b"python" in words and b"innkeeper" in words:
                 found.append(int(folder.name))
     return found
 
@@ -203,7 +203,7 @@ def _began(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
-def _rss_mib(pid: int) -> float:
+def _pss_mib(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024

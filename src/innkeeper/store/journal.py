@@ -65,7 +65,7 @@ class Chronicle:
             and (before is None or operation.revision < before)
         ]
         past = await self._reader.read(lambda c: _page(c, project, limit, before))
-        found = {operation.id: operation for operation in (*mine, *past)}
+        found = {operation.id: operation for operation in (*mine, *map(self._newest, past))}
         return tuple(sorted(found.values(), key=lambda operation: -operation.revision)[:limit])
 
     async def children(self, parent: OperationId) -> tuple[Operation, ...]:
@@ -98,8 +98,9 @@ class Chronicle:
                 await self._board.news()
 
     def _newest(self, row: Operation) -> Operation:
-        """A row of an operation under way is as old as its acceptance; memory knows its progress."""
-        return row if row.state.ended else self._board.operation(row.id) or row
+        """A row of an operation under way is as old as its acceptance, and one that has just ended is ahead of the
+        picture: who hears of an end must find its effects there. So memory has the word."""
+        return self._board.operation(row.id) or row
 
 
 def _operation(row: Row[tuple[object, ...]]) -> Operation:

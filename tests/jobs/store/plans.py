@@ -267,9 +267,11 @@ async def opened(folder: Path, *, on_commit: OnCommit | None = None, keep: int =
 
 
 @asynccontextmanager
-async def furnished(folder: Path, *, facts: HostFacts | None = FACTS, keep: int = 100_000) -> AsyncIterator[Store]:
+async def furnished(
+    folder: Path, *, facts: HostFacts | None = FACTS, keep: int = 100_000, on_commit: OnCommit | None = None
+) -> AsyncIterator[Store]:
     """A new store in which project, host, network and template stand."""
-    async with opened(folder, keep=keep) as store:
+    async with opened(folder, keep=keep, on_commit=on_commit) as store:
         await accepted(store, set_up(facts), "op-setup")
         await finish(store, (await store.works.take(1))[0])
         yield store

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from innkeeper.model.ids import OperationId, ProjectId
 from innkeeper.model.observed import Phase
-from innkeeper.model.work import Operation, OperationState
+from innkeeper.model.work import Moment, Operation, OperationState
 from innkeeper.ports.store import Event, TooOld
 from innkeeper.store.store import Store
 from tests.jobs.store.plans import (
@@ -19,6 +20,7 @@ from tests.jobs.store.plans import (
     finish,
     furnished,
     launch,
+    noted,
     opened,
     seen,
     submission,
@@ -233,3 +235,32 @@ async def test_waiting_ends_with_the_operation_or_with_time(tmp_path: Path) -> N
         ended = await store.journal.wait_ended(OperationId("op-1"), 60)
         assert ended is not None
         assert ended.state is OperationState.SUCCEEDED
+
+
+async def test_an_end_is_not_told_before_its_effects_are_in_the_picture(tmp_path: Path) -> None:
+    """Between the commit and its publication, whoever reads the tables is ahead of whoever reads the picture."""
+    held, committed, published = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(point: int) -> None:
+        if held.is_set() and point % 2 == 0:
+            committed.set()
+            assert published.wait(30)
+
+    async with furnished(tmp_path, on_commit=hold) as store:
+        await accepted(store, launch(ONE), "op-11")
+        (work,) = await store.works.take(1)
+        steps = len(work.plan.steps)
+        for done in range(1, steps + 1):
+            await store.works.record(noted(work.operation.id, Moment.STEP_DONE, OperationState.RUNNING, done))
+        held.set()
+        ended = noted(work.operation.id, Moment.ENDED, OperationState.SUCCEEDED, steps)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(store.works.record(ended))
+            await asyncio.to_thread(committed.wait, 30)
+            listed = await store.journal.operations(PROJECT, 1)
+            found = await store.journal.operation("op-1")
+            published.set()
+        assert [(o.id, o.state) for o in listed] == [("op-11", OperationState.RUNNING)]
+        assert found is not None
+        assert found.state is OperationState.RUNNING
+        assert [o.state for o in await store.journal.operations(PROJECT, 1)] == [OperationState.SUCCEEDED]
