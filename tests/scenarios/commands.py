@@ -95,6 +95,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "reboot": reboot,
     "restart daemon": restart_daemon,
     "crash": lambda w, name: w.state.crash(name),
+    "panic": lambda w, name: w.state.panic(name),
     "poweroff": lambda w, name: w.state.shut_down(name),
     "write": write,
     "fill disk": lambda w: w.state.pool.occupy(w.state.pool.free_bytes),  # with files that are not ours

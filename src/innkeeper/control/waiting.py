@@ -98,6 +98,9 @@ def _never(cluster: Cluster, row: Instance, until: Until, *, down: bool) -> Refu
         said = "stopped" if seen is None else f"{seen.phase.value}: {seen.reason}".removesuffix(": ")
         hint = f"Start it: inn start {row.name}; see: inn logs {row.name}"
         return Refusal(why=Why.CONFLICT, reason=f"{row.name} is {said}", hint=hint)
+    if seen is not None and seen.phase is Phase.PANICKED:
+        hint = f"See: inn logs {row.name}; then: inn restart {row.name} --force"
+        return Refusal(why=Why.CONFLICT, reason=f"the kernel of {row.name} has panicked", hint=hint)
     if until is not Until.CLOUD_INIT:
         return None
     if seen is not None and seen.cloud_init.startswith("error"):

@@ -21,6 +21,7 @@ class Phase(StrEnum):
     STARTING = "starting"  # QEMU runs, nothing in the guest has answered
     RUNNING = "running"
     PAUSED = "paused"
+    PANICKED = "panicked"  # QEMU runs; the guest's kernel has given up, and nothing in it answers
     NO_SPACE = "no-space"  # the guest is paused because the pool is full
     STOPPED = "stopped"
     CRASHED = "crashed"  # QEMU ended without being asked to, and not by the guest's own shutdown

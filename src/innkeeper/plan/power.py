@@ -157,6 +157,8 @@ def _running(cluster: Cluster, instance: Instance) -> Refusal | None:
             return _conflict(f"{name} is paused", f"Let it go on: inn resume {name}")
         case Phase.NO_SPACE:
             return _conflict(f"{name} is paused, for the pool is full", f"Make room, then: inn resume {name}")
+        case Phase.PANICKED:
+            return _conflict(f"the kernel of {name} has panicked", f"Start it anew: inn restart {name} --force")
         case Phase.UNKNOWN:
             return _conflict(f"{name} is there and does not answer", f"End it first: inn stop {name} --force")
         case _:

@@ -30,14 +30,17 @@ def start_action(instance: Instance, image: Image) -> StartMachine:
         name=instance.name,
         template=instance.template,
         hardware=instance.hardware,
-        kernel_args=None if image.kernel_args is None else f"{image.kernel_args} {_own_machine_id(instance)}",
+        kernel_args=None if image.kernel_args is None else f"{image.kernel_args} {_own_names(instance)}",
         uid_slot=instance.uid_slot,
     )
 
 
-def _own_machine_id(instance: Instance) -> str:
-    """Also for disks that were published with another's in /etc/machine-id: machine-id(5), systemd.machine_id=."""
-    return f"systemd.machine_id={uuid5(_MACHINE_IDS, instance.id).hex}"
+def _own_names(instance: Instance) -> str:
+    """The machine-id also for disks that were published with another's in /etc/machine-id: machine-id(5),
+    systemd.machine_id=. The host name until the guest sets one: a parameter of Linux since 5.19, which an older one
+    hands to its init as a variable.
+    """
+    return f"hostname={instance.name} systemd.machine_id={uuid5(_MACHINE_IDS, instance.id).hex}"
 
 
 def disk_action(instance: Instance, volume: Volume) -> CreateDisk:

@@ -208,6 +208,7 @@ _PHASES = {
     Phase.UNKNOWN: "has not been seen",
     Phase.STARTING: "is starting",
     Phase.RUNNING: "is running",
+    Phase.PANICKED: "has panicked",
     Phase.PAUSED: "is paused",
     Phase.NO_SPACE: "is paused, for the pool is full",
     Phase.STOPPED: "has stopped",

@@ -143,6 +143,8 @@ class SimHost:
 
     def _answering(self, instance: InstanceId) -> Machine:
         machine = self._line_to(instance)
+        if machine.phase is Phase.PANICKED:
+            raise NoLine(f"the kernel of {machine.action.name} has panicked, so nothing in it answers")
         if not machine.agent:
             raise NoLine(f"nothing in {machine.action.name} answers yet; wait for it, or look at its console")
         if machine.phase is not Phase.RUNNING:

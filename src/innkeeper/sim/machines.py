@@ -174,6 +174,12 @@ def stop(state: SimState, instance: InstanceId, reason: str) -> None:
         state.finish(machine, machine.kill(reason, state.clock.now()))
 
 
+def hears(state: SimState, instance: InstanceId) -> bool:
+    """Whether there is anybody whom to ask."""
+    machine = state.machines.get(instance)
+    return machine is not None and machine.phase is not Phase.PANICKED
+
+
 def ask_to_stop(state: SimState, instance: InstanceId) -> None:
     """The guest is asked; whether it listens will be seen."""
     machine = state.machines[instance]

@@ -81,7 +81,7 @@ class Obeying:
         if waiting is not None:
             self._interrupt(waiting, f"{order.about} was given a newer order", stale=True)
         action = order.action
-        if isinstance(action, StopMachine) and action.grace_s > 0 and action.instance in self._state.machines:
+        if isinstance(action, StopMachine) and action.grace_s > 0 and machines.hears(self._state, action.instance):
             return await asyncio.shield(self._ask_to_stop(order, action, fault).answer)
         return self._conclude(order, fault, self._effect(order, user_data))
 

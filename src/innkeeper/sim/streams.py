@@ -118,7 +118,7 @@ class SimSession:
     async def eof(self) -> None:
         if self._end is None and self._file is not None:
             self._say(commands.write_file(self._state, self._machine, self._file, bytes(self._written)))
-        elif self._end is None and (self._is_shell or self._reads_input):
+        elif self._end is None and self._file is None and (self._is_shell or self._reads_input):
             self._finish(_exited(0))
 
     async def resize(self, rows: int, cols: int) -> None:
@@ -126,6 +126,8 @@ class SimSession:
             self._pty = type(self._pty)(rows=rows, cols=cols, term=self._pty.term)
 
     async def signal(self, number: int) -> None:
+        if self._machine.phase is Phase.PANICKED:
+            return  # nobody hears it
         self._finish(Exited(code=None, signal=number))
 
     async def close(self) -> None:
@@ -171,6 +173,8 @@ class SimSession:
             said = commands.answer(self._state, self._machine, self._pty, tuple(argv))
             text = f"sh: {argv[0]}: not found\n".encode() if said is None else said.out + said.err.encode()
             self._out(text.replace(b"\n", b"\r\n") if self._pty else text)
+            if said is not None and not said.ends:
+                return  # until Ctrl-C
         if self._end is None:
             self._out(_prompt(self._machine))
 
@@ -191,13 +195,14 @@ class SimSession:
                     self._say(said)
 
     def _say(self, said: commands.Said) -> None:
-        """All that a command says, and its end."""
+        """All that a command says, and its end, if it has one."""
         if said.out:
             self._out(said.out)
         if said.err:
             self._events.append(Stderr(said.err.encode()))
             self._unread += len(said.err.encode())
-        self._finish(_exited(said.code))
+        if said.ends:
+            self._finish(_exited(said.code))
 
 
 def _exited(code: int) -> Exited:

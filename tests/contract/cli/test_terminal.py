@@ -102,6 +102,21 @@ def test_our_signals_are_the_commands(daemon: Daemon, web: str, number: signal.S
         assert process.wait(PATIENCE_S) == 128 + number
 
 
+def test_a_command_that_cannot_hear_holds_nobody(daemon: Daemon, api: httpx.Client) -> None:
+    launch(api, "dead")
+    with started(daemon.socket, "exec", "dead", "--", "cat") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("x")
+        process.stdin.flush()
+        assert process.stdout.read(1) == "x"
+        daemon.do(lambda: daemon.state.panic("dead"))
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        assert process.stderr is not None
+        assert "did not end" in process.stderr.read()
+
+
 def test_a_command_in_a_terminal(daemon: Daemon, web: str) -> None:
     with terminal(daemon.socket, "exec", "-t", web, "--", "stty", "size", rows=11, cols=77) as person:
         person.until(b"11 77")

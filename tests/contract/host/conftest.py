@@ -51,6 +51,9 @@ class SimWorld:
         running = self.state.running(instance)
         running.guest = replace(running.guest, ignores_shutdown=True)
 
+    async def panic(self, instance: InstanceId) -> None:
+        self.state.panic(instance)
+
 
 @asynccontextmanager
 async def sim_world(_: Path) -> AsyncIterator[World]:

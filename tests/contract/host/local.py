@@ -109,8 +109,16 @@ class LocalWorld:
 
     async def deafen(self, instance: InstanceId) -> None:
         """The guest agent and the power button's daemon stay there, and listen to nobody."""
-        command = "kill -STOP $(pidof qemu-ga) $(pidof acpid) && pidof acpid"
-        request = ExecRequest(argv=("sh", "-c", f"until {command}; do sleep 0.2; done"), env={})
+        await self._run(instance, "until kill -STOP $(pidof qemu-ga) $(pidof acpid) && pidof acpid; do sleep 0.2; done")
+
+    async def panic(self, instance: InstanceId) -> None:
+        """Once its kernel has somebody to tell."""
+        await self._run(instance, "until [ -d /sys/module/pvpanic ]; do sleep 0.2; done")
+        request = ExecRequest(argv=("sh", "-c", "echo c >/proc/sysrq-trigger"), env={})
+        await self.host.exec(instance, request)
+
+    async def _run(self, instance: InstanceId, script: str) -> None:
+        request = ExecRequest(argv=("sh", "-c", script), env={})
         session = await self.host.exec(instance, request)
         async with asyncio.timeout(DEADLINE_S):
             while not isinstance(event := await session.read(), Exited | Failed):

@@ -19,6 +19,7 @@ from innkeeper.model.actions import (
 )
 from innkeeper.model.ids import TemplateId
 from innkeeper.model.observed import Ended, MachineState, Phase, Sample
+from innkeeper.ports.host import NoLine
 from innkeeper.ports.streams import ExecRequest
 from tests.contract.host.world import Cast, World, done, heard, machine, refused
 
@@ -305,6 +306,20 @@ async def test_a_deaf_guest_is_stopped_by_force(world: World) -> None:
     stopped = machine(await cast.give(cast.order(cast.stop(world.stage.grace_s))))
     assert (stopped.phase, stopped.ended) == (Phase.STOPPED, Ended.ASKED)
     assert stopped.reason
+
+
+async def test_a_guest_that_panicked_is_seen_as_such(world: World) -> None:
+    cast = Cast(world)
+    await cast.launch()
+    await world.panic(cast.instance)
+    panicked = await cast.seen(lambda seen: seen.phase is Phase.PANICKED)
+    assert panicked.pid is not None
+    assert not panicked.agent
+    with pytest.raises(NoLine, match="panicked"):
+        await world.host.exec(cast.instance, ExecRequest(argv=("true",), env={}))
+    # Nobody waits for somebody who cannot hear.
+    stopped = machine(await cast.give(cast.order(cast.stop(world.stage.deadline_s * 10), generation=2)))
+    assert (stopped.phase, stopped.ended) == (Phase.STOPPED, Ended.ASKED)
 
 
 async def test_a_newer_order_interrupts_a_waiting_one(world: World) -> None:

@@ -76,6 +76,10 @@ class World(Protocol):
         """From now on the running guest takes no notice of wishes that it shut down. It still runs commands."""
         ...
 
+    async def panic(self, instance: InstanceId) -> None:
+        """The running guest's kernel gives up."""
+        ...
+
 
 _numbers = itertools.count(1)
 

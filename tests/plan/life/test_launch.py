@@ -24,6 +24,7 @@ from innkeeper.model.ids import InstanceId, Kind, Ref, SecretId, SecretRef, Temp
 from innkeeper.model.instance import FirstBoot, Size, Wanted
 from innkeeper.model.observed import Phase
 from innkeeper.model.plans import Plan, Verb, Why
+from innkeeper.model.template import Origin
 from innkeeper.plan.launch import LaunchWish, launch, launch_together
 from tests.plan.clusters import (
     GIB,
@@ -83,7 +84,8 @@ def test_steps_and_their_undo() -> None:
 
 def test_seed_carries_a_reference_and_the_way_out() -> None:
     secret = SecretRef(SecretId("s-1"))
-    plan = plan_of(first_boot=FirstBoot(user_data=secret, ssh_keys=("ssh-ed25519 AAAA",)))
+    cluster = with_cloud_init(a_cluster())
+    plan = plan_of(cluster, first_boot=FirstBoot(user_data=secret, ssh_keys=("ssh-ed25519 AAAA",)))
     seed = plan.steps[1].action
     assert isinstance(seed, WriteSeed)
     assert (seed.hostname, seed.domain, seed.user_data) == ("web", "inn.internal", secret)
@@ -93,13 +95,45 @@ def test_seed_carries_a_reference_and_the_way_out() -> None:
     assert card.addresses[0].endswith("/24")
 
 
+def with_cloud_init(cluster: Cluster) -> Cluster:
+    return with_rows(cluster, replace(cluster.templates[TINY], image=replace(IMAGE, cloud_init=True)))
+
+
+@pytest.mark.parametrize(
+    "said, words",
+    [
+        (FirstBoot(user_data=SecretRef(SecretId("s-1"))), "user-data"),
+        (FirstBoot(ssh_keys=("ssh-ed25519 AAAA",)), "SSH keys"),
+        (FirstBoot(user_data=SecretRef(SecretId("s-1")), ssh_keys=("k",)), "user-data and SSH keys"),
+    ],
+)
+def test_what_no_cloud_init_would_hear_is_refused(said: FirstBoot, words: str) -> None:
+    refusal = refused(launch(a_cluster(), MINE, wish(first_boot=said), draw(), NOW))
+    assert refusal.why is Why.INVALID
+    assert refusal.reason == f"template tiny:1 has no cloud-init, so its guests would ignore {words}"
+    assert "debian-12" in refusal.hint
+
+
+def test_an_imported_image_is_taken_to_have_cloud_init() -> None:
+    unknown = replace(IMAGE, firmware=Firmware.UEFI, kernel_args=None)
+    imported = a_template(TemplateId("t-2"), "noble", project=MINE, origin=Origin.IMPORTED, image=unknown)
+    told = LaunchWish(template="noble", name="web", first_boot=FirstBoot(ssh_keys=("ssh-ed25519 AAAA",)))
+    planned(launch(with_rows(a_cluster(), imported), MINE, told, draw(), NOW))
+
+
+def test_a_drawn_name_never_reads_as_an_id() -> None:
+    cluster = with_rows(a_cluster(), a_template(TemplateId("t-2"), "i"))
+    row = row_of(planned(launch(cluster, MINE, LaunchWish(template="i"), draw(), NOW)))
+    assert re.fullmatch(r"instance-[0-9a-f]{4}", row.name)
+
+
 def test_machine_is_started_as_its_template_says() -> None:
     start = plan_of().steps[-1].action
     assert isinstance(start, StartMachine)
     assert (start.name, start.template) == ("web", TINY)
     assert start.hardware.firmware is Firmware.DIRECT
     assert start.kernel_args is not None
-    assert re.fullmatch(r"quiet systemd\.machine_id=[0-9a-f]{32}", start.kernel_args)
+    assert re.fullmatch(r"quiet hostname=web systemd\.machine_id=[0-9a-f]{32}", start.kernel_args)
 
 
 def test_every_machine_has_its_own_machine_id() -> None:

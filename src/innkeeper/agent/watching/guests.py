@@ -60,7 +60,7 @@ class Guest:
 
     def saw(self, seen: Seen) -> None:
         """A channel's other end opened or closed, the guest was paused or resumed, or it booted anew."""
-        shown = (seen.open_channels, seen.run is Run.RUNNING, seen.resets)
+        shown = (seen.open_channels, _still(seen), seen.resets)
         if shown == self._shown:
             return
         if self._shown and seen.resets != self._shown[-1]:
@@ -84,8 +84,6 @@ class Guest:
     # --- lines
 
     async def exec(self, request: ExecRequest) -> ExecSession:
-        if self._machine.seen.run is not Run.RUNNING:
-            raise NoLine(f"it is {self._machine.seen.phase}, so nothing in it answers; resume it first")
         try:
             return await (await self._linked()).open(request)
         except LinkDown as down:
@@ -101,8 +99,11 @@ class Guest:
         """The link, made anew where it broke.
 
         Raises:
-            NoLine: our program has not opened its channel, does not answer, or was not to be believed lately.
+            NoLine: the guest stands still; or our program has not opened its channel, does not answer, or was not to
+                be believed lately.
         """
+        if (still := _still(self._machine.seen)) is not None:
+            raise NoLine(still)
         if not self._opened(GUEST_CHANNEL):
             raise NoLine(
                 "nothing in the guest has opened our channel: it still boots, or its template lacks innkeeper-guest"
@@ -157,7 +158,7 @@ class Guest:
                     pause_s = _PAUSE_FIRST_S
 
     async def _ask_agent(self) -> float:
-        if self._machine.seen.run is not Run.RUNNING:
+        if _still(self._machine.seen) is not None:
             return _PAUSE_MOST_S  # it can say nothing, and is what it was
         if not self._opened(AGENT_CHANNEL):
             self._say(replace(self.said, agent=False))
@@ -171,7 +172,7 @@ class Guest:
         return _PAUSE_MOST_S
 
     async def _ask_program(self) -> float:
-        if self._machine.seen.run is not Run.RUNNING:
+        if _still(self._machine.seen) is not None:
             return _PAUSE_MOST_S
         if not self._opened(GUEST_CHANNEL):
             self._say(replace(self.said, program=False))
@@ -198,3 +199,12 @@ def _words(status: GuestStatus) -> str:
         return ""
     why = f": {status.cloud_init_error}" if status.cloud_init_error else ""
     return f"{status.cloud_init.value}{why}"
+
+
+def _still(seen: Seen) -> str | None:
+    """Why nothing in a guest can answer, whatever it is asked."""
+    if seen.panicked:
+        return "its kernel has panicked, so nothing in it answers; see its console's log, and restart it by force"
+    if seen.run is not Run.RUNNING:
+        return f"it is {seen.phase}, so nothing in it answers; resume it first"
+    return None

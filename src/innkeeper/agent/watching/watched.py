@@ -58,13 +58,14 @@ class Watched:
         phase = seen.phase
         if phase is Phase.STARTING and (said.agent or self._is_believed()):
             phase = Phase.RUNNING
+        dead = phase is Phase.PANICKED
         return replace(
             known,
             phase=phase,
             since=known.since if phase is known.phase else time.time(),
             reason=seen.unreachable or seen.trouble,
-            agent=said.agent,
-            guest_program=said.program,
+            agent=said.agent and not dead,
+            guest_program=said.program and not dead,
             cloud_init=said.cloud_init,
             addresses=said.addresses,
         )
@@ -79,10 +80,13 @@ class Watched:
         return f"the guest did not shut down within {self._asked_s:g} s and was ended by force"
 
     async def stop(self, grace_s: float) -> End:
-        """Asked and then forced, as the driver does. Interrupted, the guest may still leave, but nobody asked it to."""
-        self._asked_s = grace_s
+        """Asked and then forced, as the driver does; one that has panicked hears nothing, and is forced at once.
+
+        Interrupted, the guest may still leave, but nobody asked it to.
+        """
+        self._asked_s = 0 if self.machine.seen.phase is Phase.PANICKED else grace_s
         try:
-            return await hand.stop(self.machine, grace_s, _ASKED)
+            return await hand.stop(self.machine, self._asked_s, _ASKED)
         except asyncio.CancelledError:
             self._asked_s = None
             self.machine.directory.asked_file.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from innkeeper.model.host import Principal
 from innkeeper.model.observed import Phase
 from innkeeper.ports.store import Pictures
 
-_UP = (Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.NO_SPACE)
+_UP = (Phase.STARTING, Phase.RUNNING, Phase.PANICKED, Phase.PAUSED, Phase.NO_SPACE)
 _LABELS = ["project", "instance"]
 _COUNTERS = {
     "cpu_s": ("innkeeper_instance_cpu_seconds", "CPU time of QEMU"),

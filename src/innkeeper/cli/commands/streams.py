@@ -1,4 +1,4 @@
-"""`inn exec`, `inn shell`, `inn console`."""
+"""`inn exec`, `inn shell`, `inn console`, `inn logs`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from innkeeper.cli import terminal
-from innkeeper.cli.channel import connected, ended, lost, refused, run, streaming, tell, until_answering
+from innkeeper.cli.channel import OURS, connected, ended, lost, refused, run, streaming, tell, until_answering
 from innkeeper.cli.grammar.words import HERE, Here, Instance
 from innkeeper.cli.line import CannotGoOn, Line, at
 
 _DETACH = b"\x1d"  # Ctrl-], as telnet, virsh console and docker's cousins have it
 _PATIENCE = 3  # how often Ctrl-C is passed on before it ends us
+_LEAVE_S = 5.0  # how long the command may take to go when we are told to go
 
 User = Annotated[str | None, Parameter(help="the user in the instance; otherwise root", metavar="NAME")]
 
@@ -71,6 +72,24 @@ def console(name: Instance, /, *, where: Here = HERE) -> None:
     sys.stderr.write("\n")
 
 
+def logs(
+    name: Instance,
+    /,
+    *,
+    follow: Annotated[
+        bool, Parameter(help="what it said lately, then what it says, until it stops or Ctrl-C comes")
+    ] = False,
+    where: Here = HERE,
+) -> None:
+    sys.stdout.flush()
+    if follow:
+        with streaming():
+            where.line.get(at("instances", name))
+        run(_followed(where.line, name))
+    else:
+        sys.stdout.buffer.write(where.line.text(at("instances", name, "log")))
+
+
 def _variables(pairs: list[str]) -> dict[str, str]:
     found = dict[str, str]()
     for pair in pairs:
@@ -90,27 +109,40 @@ async def _session(line: Line, name: str, request: dict[str, Any]) -> int:
     async with connected(line, at("instances", name, "exec")) as socket, asyncio.TaskGroup() as group:
         await tell(socket, request)
         typing = group.create_task(_type(socket))
-        signals = _Signals(socket, group)
         numbers = (signal.SIGWINCH,) if "pty" in request else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        with terminal.heard(numbers, signals.hear):
-            code = await ended(socket, terminal.write)
+        patience = asyncio.timeout(None)
+        signals = _Signals(socket, group, patience)
+        try:
+            async with patience:
+                with terminal.heard(numbers, signals.hear):
+                    code = await ended(socket, terminal.write)
+        except TimeoutError:
+            words = f"the command in {name} did not end within {_LEAVE_S:g} s of being told to"
+            raise CannotGoOn(words, f"It may run on; see: inn show {name}", signals.last_code) from None
         typing.cancel()
     return code
 
 
 class _Signals:
-    """A changed window goes to the guest's terminal; without one, Ctrl-C goes to the command."""
+    """A changed window goes to the guest's terminal; without one, Ctrl-C goes to the command, and so does what tells
+    us to end: `patience` then runs out soon."""
 
-    def __init__(self, socket: ClientConnection, group: asyncio.TaskGroup) -> None:
+    def __init__(self, socket: ClientConnection, group: asyncio.TaskGroup, patience: asyncio.Timeout) -> None:
         self._socket = socket
         self._group = group
+        self._patience = patience
         self._interrupts = 0
+        self.last_code = OURS
 
     def hear(self, number: int) -> None:
         if number == signal.SIGWINCH:
             self._group.create_task(tell(self._socket, {"resize": terminal.size()}))
             return
-        self._interrupts += 1
+        if number in (signal.SIGTERM, signal.SIGHUP):
+            self.last_code = 128 + number
+            self._patience.reschedule(asyncio.get_running_loop().time() + _LEAVE_S)
+        else:
+            self._interrupts += 1
         if self._interrupts > _PATIENCE:
             raise KeyboardInterrupt  # the command does not listen, and the person wants to go
         self._group.create_task(tell(self._socket, {"signal": number}))
@@ -130,6 +162,12 @@ async def _console(line: Line, name: str) -> int:
         await _say(socket)
         if typing is not None:
             typing.cancel()
+    return 0
+
+
+async def _followed(line: Line, name: str) -> int:
+    async with connected(line, at("instances", name, "console")) as socket:
+        await _say(socket)
     return 0
 
 

@@ -92,7 +92,7 @@ TINY = Recipe(
     early_modules=_EARLY_MODULES,
     # The name until DHCP gives one; a later `hostname=` takes precedence.
     kernel_args=f"{_KERNEL_ARGS} hostname=tiny",
-    late_modules=("button", "evdev", "isofs", "loop", "overlay", "virtio_net", "virtio_rng"),
+    late_modules=("button", "evdev", "isofs", "loop", "overlay", "pvpanic-mmio", "virtio_net", "virtio_rng"),
     size_gib=1,
     room_mib=600,
     cloud_init=False,

@@ -252,7 +252,8 @@ systemctl --quiet set-default multi-user.target
 apt-mark -qq hold $(dpkg-query --show --showformat '${Package} ' 'linux-image-*')
 sed -i 's/^update_initramfs=yes/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf
 usermod --password '*' root
-rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/resolv.conf
+# Without a name of its own it bears from the first moment the one that its kernel was given.
+rm -f /etc/hostname /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/resolv.conf
 ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 ln -s /etc/machine-id /var/lib/dbus/machine-id
 : >/etc/machine-id
@@ -288,7 +289,6 @@ def files(guest_unit: str | None) -> tuple[GuestFile, ...]:
         GuestFile(path="/etc/cloud/cloud.cfg.d/90-innkeeper.cfg", text=_CLOUD_CONFIG),
         GuestFile(path="/etc/default/locale", text="LANG=C.UTF-8\n"),
         GuestFile(path="/etc/fstab", text=_FSTAB),
-        GuestFile(path="/etc/hostname", text="localhost\n"),
         GuestFile(path="/etc/hosts", text=_HOSTS),
         GuestFile(path="/etc/ssh/sshd_config.d/60-innkeeper.conf", text=_SSHD),
         GuestFile(path="/etc/systemd/resolved.conf.d/innkeeper.conf", text=_RESOLVED),

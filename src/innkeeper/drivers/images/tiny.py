@@ -37,7 +37,7 @@ _REST = """\
 if [ ! -e /run/rest ]; then
 	: >/run/rest
 	renice 15 $$ >/dev/null
-	modprobe -a virtio_net button evdev virtio_rng
+	modprobe -a virtio_net button evdev virtio_rng pvpanic-mmio
 	renice 0 $$ >/dev/null
 	ifconfig lo 127.0.0.1 netmask 255.0.0.0 up
 	for card in /sys/class/net/e*; do

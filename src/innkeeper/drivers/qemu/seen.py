@@ -114,6 +114,8 @@ class Seen:
             return Phase.NO_SPACE
         if self.run in (Run.PAUSED, Run.IO_ERROR, Run.BROKEN):
             return Phase.PAUSED
+        if self.panicked:
+            return Phase.PANICKED
         return Phase.RUNNING if self.answered else Phase.STARTING
 
 

@@ -16,7 +16,6 @@ from innkeeper.model.observed import Ended, Phase, Sample
 from innkeeper.model.template import Image
 from innkeeper.sim.metal.load import Counters, load_of
 
-ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.NO_SPACE})
 _LOG_LIMIT = 64 * 1024
 
 
@@ -123,6 +122,8 @@ class Machine:
         """Something is due. Virtual CPUs that are stopped do nothing: it happens once they go on."""
         if what is Due.DIES:
             return self.crash(self.guest.crash_signal, now)
+        if self.phase is Phase.PANICKED:
+            return None
         if self.phase in (Phase.PAUSED, Phase.NO_SPACE):
             self._deferred.append(what)
         elif what is Due.POWERS_OFF:
@@ -138,7 +139,7 @@ class Machine:
     def ask_to_shut_down(self, at: float) -> float | None:
         """The power button; when the guest will be off, or None if it takes no notice (yet)."""
         self.asked_to_shut_down = True
-        if self.guest.ignores_shutdown or self.phase in (Phase.PAUSED, Phase.NO_SPACE):
+        if self.guest.ignores_shutdown or self.phase in (Phase.PANICKED, Phase.PAUSED, Phase.NO_SPACE):
             return None
         return max(at, self._answers_at) + self.guest.shutdown_s
 
@@ -146,6 +147,12 @@ class Machine:
         """Virtual CPUs stop: PAUSED or NO_SPACE."""
         self._counters, self._counting_since = self.counters(at), None
         self.phase, self.since = phase, now
+
+    def panic(self, now: float) -> None:
+        """The kernel gives up; virtual CPUs turn on the spot."""
+        self.line.say("Kernel panic - not syncing\r\n")
+        self.phase, self.since = Phase.PANICKED, now
+        self.agent, self.cloud_init, self.addresses = False, "", ()
 
     def go_on(self, at: float, now: float) -> list[tuple[float, Due]]:
         """Virtual CPUs run again; what was held up is due now."""

@@ -9,6 +9,7 @@ from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import TemplateId, VolumeId
 from innkeeper.model.template import Image
 from innkeeper.model.work import Refused
+from innkeeper.sim.metal.files import GuestFile
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -33,15 +34,9 @@ class ImageFile:
     flaw: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuestFile:
-    data: bytes
-    mode: int
-
-
 @dataclass(slots=True, kw_only=True)
 class SimDisk:
-    """`files` are those that somebody wrote, by path."""
+    """`files` are those that somebody made, by path."""
 
     template: TemplateId
     size_gib: int

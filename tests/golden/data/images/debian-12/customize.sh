@@ -12,7 +12,8 @@ systemctl --quiet set-default multi-user.target
 apt-mark -qq hold $(dpkg-query --show --showformat '${Package} ' 'linux-image-*')
 sed -i 's/^update_initramfs=yes/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf
 usermod --password '*' root
-rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/resolv.conf
+# Without a name of its own it bears from the first moment the one that its kernel was given.
+rm -f /etc/hostname /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/resolv.conf
 ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 ln -s /etc/machine-id /var/lib/dbus/machine-id
 : >/etc/machine-id

@@ -27,7 +27,7 @@ for program in usr/sbin/qemu-ga sbin/resize2fs; do
 	pick $(libraries "/$program")
 done
 chroot "$packages" /sbin/depmod "$version"
-for module in virtio_pci virtio_console virtio_blk button evdev isofs loop overlay virtio_net virtio_rng; do
+for module in virtio_pci virtio_console virtio_blk button evdev isofs loop overlay pvpanic-mmio virtio_net virtio_rng; do
 	chroot "$packages" /sbin/modprobe --set-version "$version" --show-depends "$module"
 done | sed -n 's/^insmod \/\([^ ]*\).*/\1/p' | sort -u | while read -r module; do pick "$module"; done
 for list in order builtin builtin.modinfo; do pick "lib/modules/$version/modules.$list"; done
