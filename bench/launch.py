@@ -27,9 +27,8 @@ from peer import Libvirt
 from rows import Row, Timed, show
 
 from innkeeper.cli.line import CannotGoOn, Line
-from innkeeper.drivers.linuxnet.hand import LinuxNet
 from innkeeper.main.place import Place
-from innkeeper.main.solo import net_settings
+from innkeeper.main.remove import without_networks
 
 INN = Path(sys.executable).with_name("inn")
 SIZE = {"vcpus": 1, "memory_mib": 512}
@@ -82,16 +81,7 @@ def _daemon(data: Path) -> Iterator[Line]:
     finally:
         daemon.terminate()
         daemon.wait(20)
-        asyncio.run(_without_networks(Place(data)))
-
-
-async def _without_networks(place: Place) -> None:
-    """Networks outlive daemons and instances."""
-    net = LinuxNet(net_settings(place))
-    for network in await net.present():
-        await net.remove(network)
-    await net.close()
-    shutil.rmtree(place.volatile)
+        asyncio.run(without_networks(Place(data)))
 
 
 def _until(holds: object, timeout_s: float) -> None:

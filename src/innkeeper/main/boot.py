@@ -62,10 +62,30 @@ def return_at_boot(inn: Path, place: Place, *, start: bool) -> str:
     draft.write_text(unit(inn, place))
     draft.replace(UNITS / name)
     for words in (("daemon-reload",), ("enable", *(("--now",) if start else ()), name)):
-        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, timeout=_PATIENCE_S)
-        if done.returncode != 0:
-            raise CannotReturn(f"systemctl {' '.join(words)}: {done.stderr.strip() or done.returncode}")
+        _systemctl(*words)
     return name
+
+
+def return_no_more(place: Place) -> None:
+    """Ends the daemon that systemd runs, and takes the unit away. Nothing where there is none.
+
+    Raises:
+        CannotReturn: systemd refuses.
+    """
+    path = UNITS / unit_name(place)
+    if not path.exists():
+        return
+    if RUNNING.is_dir():
+        _systemctl("disable", "--now", path.name)
+    path.unlink()
+    if RUNNING.is_dir():
+        _systemctl("daemon-reload")
+
+
+def _systemctl(*words: str) -> None:
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, timeout=_PATIENCE_S)
+    if done.returncode != 0:
+        raise CannotReturn(f"systemctl {' '.join(words)}: {done.stderr.strip() or done.returncode}")
 
 
 def _word(path: Path) -> str:

@@ -14,30 +14,44 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from innkeeper.cli.app import told
 from innkeeper.cli.channel import until_answering
 from innkeeper.cli.follow import follow
 from innkeeper.cli.grammar.call import spoken
+from innkeeper.cli.grammar.pages import HelpPage
 from innkeeper.cli.line import DATA, CannotGoOn, Line, in_words
+from innkeeper.drivers.linuxnet.settings import NetFailed
+from innkeeper.main import remove as removal
 from innkeeper.main.boot import CannotReturn, return_at_boot
-from innkeeper.main.place import DATA_FOLDER, Place
+from innkeeper.main.place import DATA_FOLDER, CannotServe, Place
+from innkeeper.ports.store import StoreFailed
 
 _UP_S = 60.0
 
 
 def quickstart(
     *,
-    data: Annotated[Path, Parameter(help="data directory (INN_DATA)")] = DATA_FOLDER,
-    template: Annotated[str, Parameter(help="catalogue entry: debian-12 or tiny")] = "debian-12",
-    name: Annotated[str, Parameter(help="name of the instance")] = "hello",
+    data: Annotated[
+        Path, Parameter(help="data directory; otherwise INN_DATA, or /var/lib/innkeeper", metavar="PATH")
+    ] = DATA_FOLDER,
+    template: Annotated[
+        str, Parameter(help="catalogue entry: debian-12, as without it, or tiny", metavar="NAME")
+    ] = "debian-12",
+    name: Annotated[str, Parameter(help="name of the instance; otherwise hello", metavar="NAME")] = "hello",
     at_boot: Annotated[
         bool, Parameter(negative="", help="have systemd start the daemon when this machine boots")
+    ] = False,
+    remove: Annotated[
+        bool, Parameter(negative="", help="take daemon and networks away instead, once there are no instances")
     ] = False,
 ) -> None:
     """Start the daemon, prepare a template, launch an instance, wait until it answers, and run uname -a in it."""
     line = Line(str(data.absolute() / "api.sock"))
+    if remove:
+        _remove(line, Place(data.absolute()))
+        return
     stands = _stands(line)
     if stands:
         print("The daemon runs already.")
@@ -51,7 +65,17 @@ def quickstart(
     inn = _command(data)
     print(f"\n$ {inn} exec {name} -- uname -a", flush=True)
     subprocess.run([*inn.split(), "exec", name, "--", "uname", "-a"], check=True)
-    _go_on(inn, name)
+    _go_on(inn, template, name)
+
+
+def _remove(line: Line, place: Place) -> None:
+    if os.geteuid() != 0:
+        raise CannotGoOn("daemon and networks are root's", "Run it so: sudo ./run --remove")
+    with in_words((CannotReturn, CannotServe, NetFailed, StoreFailed, OSError), "Try again: what is gone stays gone"):
+        removal.remove(line, place)
+    print("Daemon and networks are gone.")
+    if place.data.is_dir():
+        print(f"Templates, logs and the database stay; to be rid of them: rm -r {place.data}")
 
 
 def _stands(line: Line) -> bool:
@@ -132,19 +156,33 @@ def _command(data: Path) -> str:
     return inn if str(data) == DATA else f"env INN_DATA={data} {inn}"
 
 
-def _go_on(inn: str, name: str) -> None:
-    print(f"""
-A machine of your own. Go on with:
-  {inn} shell {name}                    a shell in it
-  {inn} list                            all instances
-  {inn} launch debian-12 web --memory 1GiB
-  {inn} delete {name} --force           be rid of it
-  {inn} --help                          everything else
-The daemon runs until this machine is switched off; ./run --at-boot has it return.""")
+def _go_on(inn: str, template: str, name: str) -> None:
+    hints = {
+        f"{inn} shell {name}": "a shell in it",
+        f"{inn} list": "all instances",
+        f"{inn} launch {template} web --memory 1GiB": "another one",
+        f"{inn} delete {name} --force": "be rid of it",
+        f"{inn} --help": "everything else",
+    }
+    left = max(map(len, hints)) + 2
+    print("\nA machine of your own. Go on with:")
+    for call, words in hints.items():
+        print(f"  {call:{left}}{words}")
+    print("The daemon runs until this machine is switched off; ./run --at-boot has it return.")
 
 
 def main() -> None:
-    app = App(name="run", help="Take a fresh machine to a running instance.")
+    app = App(
+        name="./run",
+        help="Take a fresh machine to a running instance. Safe to repeat: what stands already is used.",
+        usage="Usage: ./run [OPTIONS]",
+        version_flags=(),
+        help_format="plaintext",
+        help_formatter=HelpPage(),
+        default_parameter=Parameter(negative=(), show_default=False),
+        group_parameters=Group("Options", sort_key=1),
+        group_commands=Group("Help", sort_key=2),
+    )
     app.default(quickstart)
     told(lambda: spoken(app, sys.argv[1:]))
 

@@ -19,10 +19,8 @@ from typing import Any
 
 import httpx
 
-from innkeeper.drivers.linuxnet.hand import LinuxNet
 from innkeeper.drivers.qemu.hand import kill_stray, strays
-from innkeeper.main.place import Place
-from innkeeper.main.solo import net_settings
+from innkeeper.main.remove import without_networks
 from tests.vm.daemon.process import INN, Process
 
 WORK_S, BOOT_S = 180.0, 240.0  # two and four, on a quiet machine
@@ -148,24 +146,9 @@ def end_processes(house: House) -> None:
 def clear_away(house: House) -> None:
     """Everything of an installation, also after a test that failed halfway."""
     end_processes(house)
-    without_networks(house.place)
+    asyncio.run(without_networks(house.place))
     shutil.rmtree(house.place.data, ignore_errors=True)
     house.log.unlink(missing_ok=True)
-
-
-def without_networks(place: Place) -> None:
-    """Nothing of its networks, and nothing in /run."""
-    asyncio.run(_remove_networks(place))
-    shutil.rmtree(place.volatile, ignore_errors=True)
-
-
-async def _remove_networks(place: Place) -> None:
-    net = LinuxNet(net_settings(place))
-    try:
-        for network in await net.present():
-            await net.remove(network)
-    finally:
-        await net.close()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ records say another boot's number. The clock is another one for the daemon alone
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.daemon.house import House, end_processes, without_networks
+from innkeeper.main.remove import without_networks
+from tests.vm.daemon.house import House, end_processes
 from tests.vm.daemon.traces import assert_tidy, machine_record, traces
 
 _CLOCK = """\
@@ -73,7 +75,7 @@ def _boot(house: House) -> None:
     until = time.monotonic() + 60
     while traces(house.place).processes and time.monotonic() < until:
         time.sleep(0.05)
-    without_networks(house.place)
+    asyncio.run(without_networks(house.place))
     for folder in (house.place.data / "machines").iterdir():
         record = dict(machine_record(house.place, folder.name))
         (folder / "machine.json").write_text(json.dumps(record | {"boot_id": "00000000-0000-0000-0000-000000000000"}))
