@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,3 +96,19 @@ def test_what_is_too_old_is_told_before_the_answer_begins(tmp_path_factory: pyte
         assert "anew" in body["hint"]
         with api.stream("GET", "/v1/events", params={"after": revision(api) - 2}) as answer:
             assert next(read(answer))["revision"] > 1
+
+
+def test_a_reader_that_hangs_up_is_not_written_to(
+    daemon: Daemon, api: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin = revision(api)
+    launch(api, "leaving")
+    for _ in range(60):
+        done(api, api.post("/v1/instances/leaving/pause"))
+        done(api, api.post("/v1/instances/leaving/resume"))
+    with socket.socket(socket.AF_UNIX) as reader:
+        reader.connect(str(daemon.socket))
+        reader.sendall(f"GET /v1/events?after={begin} HTTP/1.1\r\nhost: innkeeper\r\n\r\n".encode())
+        assert reader.recv(64)
+    done(api, api.post("/v1/instances/leaving/pause"))
+    assert [r.getMessage() for r in caplog.records if "socket.send" in r.getMessage()] == []

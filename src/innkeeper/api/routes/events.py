@@ -71,6 +71,8 @@ async def _lines(feed: Callable[[int], AsyncIterator[Event]], after: int) -> Asy
         else:
             after = event.revision
             yield f"id: {event.revision}\nevent: {event.kind}\ndata: {json.dumps(_data(event))}\n\n"
+            # Memory gives thousands without waiting; only between two of them is it seen that the reader hung up.
+            await asyncio.sleep(0)
 
 
 def _data(event: Event) -> dict[str, str | int | None]:
