@@ -33,12 +33,15 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """`cpu_overcommit` is how many vCPUs are promised per hardware thread; memory is never promised twice."""
+    """`cpu_overcommit` is how many vCPUs are promised per hardware thread; memory is never promised twice.
+
+    16 was OpenStack Nova's ratio for a decade: most vCPUs idle most of the time, and memory is what runs out first.
+    """
 
     id: HostId
     name: str
     facts: HostFacts | None = None
-    cpu_overcommit: float = 4.0
+    cpu_overcommit: float = 16.0
     memory_reserved_mib: int = 512
     generation: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +14,11 @@ import pytest
 
 from tests.vm.built import built_image
 from tests.vm.daemon.house import House, installation
+from tests.vm.daemon.process import INN
 from tests.vm.daemon.template import put_template
 from tests.vm.daemon.traces import assert_tidy
 
 BOOT_S = 900  # 20 on a quiet machine without KVM, and cloud-init takes as long again
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIDmZtB4AyJ3iCfGJY1VNqO5yCfqJsgVd4mJQAF7DaTA me@desk"
 USER_DATA = """#cloud-config
 users:
 - default
@@ -49,10 +51,10 @@ def house() -> Iterator[House]:
 
 
 def _files(house: House) -> tuple[Path, Path]:
-    user_data, key = house.place.data / "user-data.yaml", house.place.data / "key.pub"
+    user_data, key = house.place.data / "user-data.yaml", house.place.data / "key"
     user_data.write_text(USER_DATA)
-    key.write_text(f"{KEY}\n")
-    return user_data, key
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key), check=True)
+    return user_data, key.with_suffix(".pub")
 
 
 def test_a_debian_is_what_its_owner_wished(house: House) -> None:
@@ -61,11 +63,15 @@ def test_a_debian_is_what_its_owner_wished(house: House) -> None:
     launched = house.inn("launch", "debian-12", "web", *wishes)
     assert launched.returncode == 0, launched
     house.launch("near")
+    house.until("web", "agent")
+    assert house.said_in("web", "hostname") == "web"  # long before cloud-init comes to that
     waited = house.inn("wait", "web", "--for", "cloud-init", "--timeout", f"{BOOT_S}s", timeout_s=BOOT_S + 60)
     assert waited.returncode == 0, (waited, house.inn("logs", "web").stdout[-3000:])
     shown = house.until("web", "agent")
     assert (shown["status"], shown["cloud_init"], shown["reason"]) == ("running", "done", "")
     _as_wished(house)
+    assert house.said_in("web", "cat", "/home/debian/.ssh/authorized_keys") == key.read_text().strip()
+    assert _logged_in(house, key.with_suffix("")) == b"debian"
     _as_given(house, shown)
     uptime = house.inn("exec", "web", "--user", "keeper", "--", "id", "-un")
     assert uptime.stdout.strip() == b"keeper"
@@ -94,7 +100,6 @@ def _as_wished(house: House) -> None:
         ("cat", "/etc/inn-test"): "größer",
         ("stat", "-c", "%a", "/etc/inn-test"): "640",
         ("cat", "/root/ran"): "ran",
-        ("cat", "/home/debian/.ssh/authorized_keys"): KEY,
         ("hostname",): "web",
         ("nproc",): "2",
         ("cloud-init", "status"): "status: done",
@@ -102,6 +107,17 @@ def _as_wished(house: House) -> None:
     assert {command: house.said_in("web", *command) for command in said} == said
     root_gib = int(house.said_in("web", "df", "--block-size=1M", "--output=size", "/").split()[-1]) / 1024
     assert 4.5 < root_gib <= 5
+
+
+def _logged_in(house: House, key: Path) -> bytes:
+    """As docs/guide/first-machine.md says: by SSH, over our own channel."""
+    proxy = shlex.join((*INN, "exec", "web", "--", "busybox", "nc", "127.0.0.1", "22"))
+    settings = (f"ProxyCommand={proxy}", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
+    options = [word for setting in (*settings, "IdentitiesOnly=yes") for word in ("-o", setting)]
+    words = ("ssh", *options, "-i", str(key), "debian@web", "id", "-un")
+    said = subprocess.run(words, env=house.environment(), capture_output=True, timeout=BOOT_S)
+    assert said.returncode == 0, said
+    return said.stdout.strip()
 
 
 def _as_given(house: House, shown: dict[str, object]) -> None:
