@@ -71,6 +71,18 @@ def test_a_qemu_that_hangs_is_stopped_by_force(house: House) -> None:
     assert_tidy(house)
 
 
+def test_a_qemu_that_hangs_is_seen_to_hang(house: House) -> None:
+    """Also by a daemon that has long been speaking with it."""
+    house.launch("stands")
+    house.until("stands", "agent")
+    os.kill(house.pid("stands"), signal.SIGSTOP)
+    assert "cannot be asked" in house.seen("stands", "unknown")["reason"]
+    os.kill(house.pid("stands"), signal.SIGCONT)
+    assert house.seen("stands", "running")["reason"] == ""
+    house.remove("stands")
+    assert_tidy(house)
+
+
 def test_a_qemu_that_hung_for_a_while_is_itself_again(house: House) -> None:
     """Found again while it hung, it is asked again by and by."""
     house.launch("dozes")

@@ -54,11 +54,12 @@ class Machine:
     # --- looking
 
     async def attach(self, timeout_s: float, line: socket.socket | None = None) -> None:
-        """Connect to the monitor if we are not, and learn how the machine is now.
+        """Connect to the monitor, or see whether it still answers, and learn how the machine is now.
 
         That QEMU does not answer is not raised but seen (`unreachable`): a process that hangs is still this machine.
         """
         if self._monitor is not None and self._monitor.connected:
+            await self._see_whether_it_hangs(self._monitor)
             return
         if self._monitor is not None:
             await self._monitor.close()
@@ -71,7 +72,7 @@ class Machine:
         except (NoAnswer, Rejected, OSError) as error:
             await monitor.close()
             why = str(error) or f"it did not answer in {timeout_s:g} s"
-            self._see(replace(self.seen, unreachable=f"QEMU runs (pid {self.record.pid}) and cannot be asked: {why}"))
+            self._cannot_ask(why)
             return
         except BaseException:
             # QEMU serves one monitor at a time: one that nobody holds would keep us out.
@@ -83,6 +84,19 @@ class Machine:
         seen = replace(self.seen, run=run, open_channels=channels, answered=answered, unreachable="", no_space=full)
         # The event that named the disk came to an earlier life of ours.
         self._see(replace(seen, trouble=seen.trouble or NO_SPACE) if full else seen)
+
+    async def _see_whether_it_hangs(self, monitor: Monitor) -> None:
+        """What it did meanwhile it tells itself, in order, once it goes on."""
+        try:
+            await monitor.run()
+        except (NoAnswer, Rejected) as error:
+            self._cannot_ask(str(error))
+        else:
+            if self.seen.unreachable:
+                self._see(replace(self.seen, unreachable=""))
+
+    def _cannot_ask(self, why: str) -> None:
+        self._see(replace(self.seen, unreachable=f"QEMU runs (pid {self.record.pid}) and cannot be asked: {why}"))
 
     async def changes(self) -> AsyncIterator[Seen]:
         """What is seen now, then whenever it changed, newest only; the last one has an `end`. Any number may follow."""
