@@ -315,7 +315,7 @@ class Words:
             case {"type": "object", "additionalProperties": dict(values)}:
                 return f"object of {self.kind(values)} by name"
             case _:
-                return str(shape["type"])
+                return f"{shape['type']} ({shape['format']})" if "format" in shape else str(shape["type"])
 
 
 # --- settings

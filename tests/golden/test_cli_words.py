@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from innkeeper.api.schemas import rfc3339
 from innkeeper.cli import output
 from innkeeper.cli.commands import instances, lists, operations, templates
 from innkeeper.cli.grammar.table import COMMANDS
@@ -13,6 +14,12 @@ from tests.contract.cli.running import Inn
 from tests.golden.compare import same_as_golden
 
 NOW = 1_767_225_600.0
+
+
+def at(seconds: float) -> str:
+    """As the API says it: so long after now."""
+    return rfc3339(NOW + seconds)
+
 
 WEB: dict[str, Any] = {
     "id": "i-3f09c2d41b7a",
@@ -24,7 +31,7 @@ WEB: dict[str, Any] = {
     "wanted": "running",
     "status": "running",
     "reason": "",
-    "since": NOW - 90,
+    "since": at(-90),
     "agent": True,
     "cloud_init": "done",
     "addresses": ["10.1.2.3", "fe80::1"],
@@ -32,19 +39,19 @@ WEB: dict[str, Any] = {
     "volumes": [{"id": "vol-1", "name": "web/root", "size_gib": 10}],
     "autostart": True,
     "ephemeral": False,
-    "created_at": NOW - 7300,
-    "expires_at": NOW + 86_400,
+    "created_at": at(-7300),
+    "expires_at": at(86_400),
     "labels": {"team": "blue", "odd": 'a "b", c'},
     "operation": None,
     "generation": 4,
     "rates": {
-        "at": NOW,
-        "cpu": 0.25,
+        "at": at(0),
+        "cpus": 0.25,
         "memory_mib": 300.5,
-        "disk_read": 0.0,
-        "disk_written": 2048.0,
-        "net_received": 1.0,
-        "net_sent": 5e6,
+        "disk_read_bytes_per_s": 0.0,
+        "disk_written_bytes_per_s": 2048.0,
+        "net_received_bytes_per_s": 1.0,
+        "net_sent_bytes_per_s": 5e6,
     },
 }
 DOWN = {
@@ -57,7 +64,7 @@ DOWN = {
     "cloud_init": "",
     "addresses": [],
     "size": {"vcpus": 1, "memory_mib": 64, "disk_gib": 1},
-    "created_at": NOW - 12,
+    "created_at": at(-12),
     "expires_at": None,
     "labels": {},
     "autostart": False,
@@ -76,7 +83,7 @@ TEMPLATE: dict[str, Any] = {
     "stored_bytes": 700 << 20,
     "agent": True,
     "cloud_init": True,
-    "created_at": NOW,
+    "created_at": at(0),
     "default_size": {"vcpus": 1, "memory_mib": 512, "disk_gib": 8},
     "used_by": 2,
     "generation": 1,
@@ -86,8 +93,8 @@ OPERATION: dict[str, Any] = {
     "title": "launch web from debian-12:3",
     "state": "undoing",
     "principal": "root",
-    "created_at": NOW - 60,
-    "updated_at": NOW - 58.5,
+    "created_at": at(-60),
+    "updated_at": at(-58.5),
     "steps": 4,
     "done": 1,
     "progress": 0.25,
@@ -108,8 +115,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 100 columns, at one moment, in one time zone."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TZ", "UTC")
-    for module in (lists, instances):
-        monkeypatch.setattr(module.time, "time", lambda: NOW)
+    monkeypatch.setattr("innkeeper.cli.times.time.time", lambda: NOW)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -28,7 +28,7 @@ OP = OperationId("op-000000000001")
 IMAGE = Image(
     digest="5" * 64, virtual_size_bytes=64 * 1024**2, stored_bytes=1, firmware=Firmware.DIRECT, kernel_args="quiet"
 )
-UP = (Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.NO_SPACE, Phase.UNKNOWN)
+UP = (Phase.STARTING, Phase.RUNNING, Phase.PANICKED, Phase.PAUSED, Phase.NO_SPACE, Phase.UNKNOWN)
 DOWN = (Phase.STOPPED, Phase.CRASHED)
 
 Answer = TypeVar("Answer")

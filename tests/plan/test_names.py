@@ -47,7 +47,7 @@ Found = Instance | Template | Network | Host | Refusal
 NEWER, OWN, HALF = TemplateId("t-000000000002"), TemplateId("t-0000000000a1"), TemplateId("t-0000000000b1")
 
 
-@pytest.mark.parametrize("name", ["a", "web", "web-1", "x" * 63, "i-web", "i-0123", "i-0123456789abc"])
+@pytest.mark.parametrize("name", ["a", "web", "web-1", "x" * 63, "i-web", "i-0123456789abc", "i", "net-1", "h-2"])
 def test_good_names(name: str) -> None:
     assert bad_name(name, Kind.INSTANCE) is None
     assert bad_name(name, Kind.TEMPLATE) is None
@@ -64,8 +64,24 @@ def test_bad_names(name: str) -> None:
     for kind, an in ((Kind.INSTANCE, "an instance"), (Kind.TEMPLATE, "a template")):
         refusal = refused(bad_name(name, kind))
         assert refusal.why is Why.INVALID
-        assert refusal.reason == f"{name!r} cannot be the name of {an}"
+        assert refusal.reason.startswith(f"{name!r} cannot be the name of {an}")
         assert refusal.hint
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        (Kind.INSTANCE, "i-7"),
+        (Kind.INSTANCE, "i-beef"),
+        (Kind.INSTANCE, "i-0123456789a"),
+        (Kind.TEMPLATE, "t-1"),
+        (Kind.NETWORK, "net-1"),
+    ],
+)
+def test_no_name_reads_as_the_beginning_of_an_id_of_its_kind(kind: Kind, name: str) -> None:
+    refusal = refused(bad_name(name, kind))
+    assert refusal.reason.endswith("it reads as the beginning of an id")
+    assert "ids are accepted wherever names are" in refusal.hint
 
 
 def test_dots_are_for_templates() -> None:
@@ -123,8 +139,9 @@ def test_instances_that_are_not_found(word: str) -> None:
 def test_a_name_goes_before_a_prefix() -> None:
     cluster = a_site()
     web = ids(cluster)["web"]
-    cluster, named = launched(cluster, web[:6])
-    assert find_instance(cluster, MINE, web[:6]) == named
+    cluster, named = launched(cluster, "named")
+    older = replace(named, name=web[:6])  # as releases allowed that did not refuse such names
+    assert find_instance(with_rows(cluster, older), MINE, web[:6]) == older
 
 
 def test_an_ambiguous_prefix_names_what_it_begins() -> None:
@@ -136,7 +153,8 @@ def test_an_ambiguous_prefix_names_what_it_begins() -> None:
         cluster = with_rows(cluster, replace(row, uid_slot=100 + number))
     refusal = refused(find_instance(cluster, MINE, "i-fff"))
     assert refusal.why is Why.CONFLICT
-    assert refusal.reason == "i-fff is the beginning of 7 instance ids: i-fff0, i-fff1, i-fff2, i-fff3, i-fff4"
+    shown = "i-fff0 (n0), i-fff1 (n1), i-fff2 (n2), i-fff3 (n3), i-fff4 (n4) and 2 more"
+    assert refusal.reason == f"i-fff is the beginning of 7 instance ids: {shown}"
 
 
 @pytest.mark.parametrize(
@@ -164,10 +182,19 @@ def test_templates_that_are_not_found(word: str) -> None:
     assert "inn template build" in refusal.hint
 
 
-def test_a_projects_own_template_goes_before_everybodys() -> None:
+def test_neither_a_projects_own_template_nor_everybodys_hides_the_other() -> None:
+    """Older releases let a project take a name of the catalogue."""
     own = a_template(TemplateId("t-0000000000c1"), project=MINE)
     cluster = with_rows(a_site(), own)
-    assert find_template(cluster, MINE, "tiny") == own
+    for word, shared in (("tiny", f"tiny:2 ({NEWER})"), ("tiny:1", f"tiny:1 ({TINY})")):
+        refusal = refused(find_template(cluster, MINE, word))
+        assert refusal.why is Why.CONFLICT
+        assert refusal.reason == f"{word} is everybody's {shared} and this project's own tiny:1 ({own.id})"
+        assert own.id in refusal.hint
+    for project, word, id in ((MINE, own.id, own.id), (MINE, TINY, TINY), (MINE, "tiny:2", NEWER)):
+        found = find_template(cluster, project, word)
+        assert isinstance(found, Template)
+        assert found.id == id
     theirs = find_template(cluster, OTHERS, "tiny")
     assert isinstance(theirs, Template)
     assert theirs.id == NEWER

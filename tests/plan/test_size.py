@@ -66,7 +66,7 @@ def test_promised_vcpus_run_out_too() -> None:
     cluster = a_cluster()
     for number in range(4):
         cluster, _ = launched(cluster, f"n{number}", vcpus=8)
-    assert refused(place(cluster, SMALL)).reason == "h1 has 0 vCPUs free, 1 were asked for"
+    assert refused(place(cluster, SMALL)).reason == "h1 has 0 vCPUs free, 1 vCPU was asked for"
 
 
 def test_what_is_free_on_several_hosts() -> None:
@@ -74,9 +74,11 @@ def test_what_is_free_on_several_hosts() -> None:
     refusal = refused(place(a_cluster(None, *hosts), SMALL))
     assert refusal.why is Why.NO_ROOM
     assert refusal.reason == (
-        "h0 has 88 MiB of memory free, 128 were asked for; h1 has 89 MiB of memory free, 128 were asked for; "
-        "h2 has 90 MiB of memory free, 128 were asked for (and 2 more hosts)"
+        "h0 has 88 MiB of memory free, 128 MiB were asked for; h1 has 89 MiB of memory free, 128 MiB were asked for; "
+        "h2 has 90 MiB of memory free, 128 MiB were asked for (and 2 more hosts)"
     )
+    assert refused(place(a_cluster(None, *hosts[:4]), SMALL)).reason.endswith("(and 1 more host)")
+    assert refused(place(a_cluster(None, *hosts[:3]), SMALL)).reason.endswith("asked for")
 
 
 def test_a_host_that_has_shrunk_has_nothing_free() -> None:

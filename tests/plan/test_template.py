@@ -23,6 +23,7 @@ from tests.plan.clusters import (
     IMAGE,
     MINE,
     NOW,
+    OTHERS,
     TINY,
     UP,
     a_cluster,
@@ -93,6 +94,23 @@ def test_imported_for_the_project() -> None:
         template=row.id, path="/srv/golden.qcow2", format="qcow2", firmware=Firmware.BIOS
     )
     assert planned(imported(a_cluster(), fmt="raw")).verb is Verb.IMPORT
+
+
+@pytest.mark.parametrize("name", ["debian-12", "tiny", "fedora"])
+def test_what_everybody_has_or_may_build_is_no_name_for_a_projects_own(name: str) -> None:
+    """Else there were two debian-12:1, of which one hides the other. What is being made counts, too."""
+    cluster, web = standing(Phase.STOPPED)
+    cluster = with_rows(cluster, a_template(TemplateId("t-f"), name="fedora", image=None))
+    for answer in (imported(cluster, name=name), publish(cluster, web, name, draw(), NOW)):
+        refusal = refused(answer)
+        assert refusal.why is Why.CONFLICT
+        assert refusal.reason.startswith(f"{name} is ")
+        assert refusal.hint == f"Choose another name, such as my-{name}"
+
+
+def test_names_of_other_projects_are_free() -> None:
+    cluster = with_rows(a_cluster(), a_template(TemplateId("t-f"), name="golden", project=OTHERS))
+    assert template_of(planned(imported(cluster))).version == 1
 
 
 @pytest.mark.parametrize(

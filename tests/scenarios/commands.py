@@ -15,6 +15,7 @@ from innkeeper.model.ids import VolumeId
 from innkeeper.model.plans import Refusal
 from innkeeper.model.work import Operation
 from innkeeper.plan.launch import LaunchWish
+from innkeeper.sim.machines import panic
 from innkeeper.sim.metal.guests import Guest
 from innkeeper.sim.metal.pool import GIB
 from tests.scenarios.world import YOU, World
@@ -95,7 +96,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "reboot": reboot,
     "restart daemon": restart_daemon,
     "crash": lambda w, name: w.state.crash(name),
-    "panic": lambda w, name: w.state.panic(name),
+    "panic": lambda w, name: panic(w.state, name),
     "poweroff": lambda w, name: w.state.shut_down(name),
     "write": write,
     "fill disk": lambda w: w.state.pool.occupy(w.state.pool.free_bytes),  # with files that are not ours

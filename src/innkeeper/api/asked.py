@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from fastapi import Header, Query, Request
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from innkeeper.api.problems import Problem
@@ -17,6 +18,7 @@ from innkeeper.plan.setup import DEFAULT_PROJECT
 from innkeeper.ports.clock import Clock
 
 T = TypeVar("T")
+_JSON = "application/json"
 
 OfProject = Annotated[str, Query(description="name of the project", max_length=200)]
 Key = Annotated[
@@ -68,6 +70,7 @@ class Asked:
     ) -> Asking:
         """Everything a use case wants to know besides the wish."""
         principal = self._identify(request)
+        await _json_or_nothing(request)
         return Asking(
             principal=principal.name,
             project=granted(self._site.project(principal, project)),
@@ -76,6 +79,19 @@ class Asked:
             expects=expected(if_match),
             asked="" if idempotency_key is None else self._mark(await _words(request)),
         )
+
+
+async def _json_or_nothing(request: Request) -> None:
+    """Before a body is judged by its content: what comes as something else is not read as JSON.
+
+    Raises:
+        HTTPException: 415, with what is accepted (RFC 9110, 15.5.16).
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == _JSON or (kind.startswith("application/") and kind.endswith("+json")) or not await request.body():
+        return
+    said = f"the body is {kind}" if kind else "the body comes without its content type"
+    raise HTTPException(415, said, {"accept": _JSON})
 
 
 async def _words(request: Request) -> bytes:

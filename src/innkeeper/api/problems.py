@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, WebSocket
@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match
 
 from innkeeper.model.plans import Refusal, Why
 from innkeeper.ports.store import StoreFailed
@@ -38,6 +39,7 @@ _TITLES: dict[Why, str] = {
     Why.UNAVAILABLE: "This cannot be done now",
 }
 # What no refusal of ours says: it is about the request, not about the wish.
+_EXPECTED = "See /openapi.json for what is expected"
 _BY_STATUS = {401: ("unauthenticated", "Say who you are"), 410: ("gone", "This is not kept any more")}
 
 
@@ -77,10 +79,10 @@ def answered(refusal: Refusal, status: int) -> JSONResponse:
     return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
 
 
-def plain(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def plain(status: int, detail: str, headers: dict[str, str] | None = None, hint: str = "") -> JSONResponse:
     """An error of HTTP itself: no such path, a method that a path does not have, a body that is too long."""
     title = HTTPStatus(status).phrase
-    body = ProblemOut(type="about:blank", title=title, status=status, detail=detail)
+    body = ProblemOut(type="about:blank", title=title, status=status, detail=detail, hint=hint)
     return JSONResponse(body.model_dump(), status, headers, media_type=MEDIA_TYPE)
 
 
@@ -100,14 +102,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_shape(_: Request, error: RequestValidationError) -> JSONResponse:
+        for one in error.errors():
+            if one["type"] == "json_invalid":
+                return plain(400, f"the body is not JSON: {one['ctx']['error']}", hint=_EXPECTED)
         wrong = "; ".join(_where_and_what(e) for e in error.errors()[:5])
-        return answered(Refusal(why=Why.INVALID, reason=wrong, hint="See /openapi.json for what is expected"), 422)
+        return answered(Refusal(why=Why.INVALID, reason=wrong, hint=_EXPECTED), 422)
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        words = {404: "there is nothing at this path", 405: "this path does not know that method"}
-        detail = f"{request.method} {request.url.path}: {words.get(error.status_code, error.detail)}"
-        return plain(error.status_code, detail, dict(error.headers or {}))
+        return _of_http(request, error)
 
     @app.exception_handler(Exception)
     async def on_fault(request: Request, _: Exception) -> JSONResponse:
@@ -115,8 +118,30 @@ def install(app: FastAPI) -> None:
         return plain(500, f"{request.method} {request.url.path}: a fault in Innkeeper itself; see the daemon's log")
 
 
+def _of_http(request: Request, error: HTTPException) -> JSONResponse:
+    headers, hint, words = dict(error.headers or {}), "", error.detail
+    match error.status_code:
+        case 400:
+            words, hint = "the body is not JSON", _EXPECTED
+        case 404:
+            words = "there is nothing at this path"
+        case 405:
+            allowed = ", ".join(_methods(request))
+            words, headers, hint = "this path does not know that method", {"allow": allowed}, f"It knows: {allowed}"
+        case 415:
+            hint = f"Send JSON, as {headers['accept']}"
+        case _:
+            pass
+    return plain(error.status_code, f"{request.method} {request.url.path}: {words}", headers, hint)
+
+
+def _methods(request: Request) -> list[str]:
+    """All that a path knows: several routes may share it, and the one that refused speaks only for itself."""
+    routes = request.app.routes
+    asked = ({**request.scope, "method": method} for method in HTTPMethod)
+    return [s["method"].value for s in asked if any(r.matches(s)[0] is Match.FULL for r in routes)]
+
+
 def _where_and_what(error: Any) -> str:
-    if error["type"] == "json_invalid":
-        return f"the body is not JSON: {error.get('ctx', {}).get('error', 'it cannot be read')}"
     where = ".".join(str(p) for p in error["loc"] if p not in ("body", "query", "header"))
     return f"{where}: {error['msg']}" if where else str(error["msg"])

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+
+def rfc3339(at: float) -> str:
+    """`2026-11-23T15:12:29.123Z`: a moment as it goes over the wire, always in UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+Moment = Annotated[
+    float,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 
 
 class Body(BaseModel):
-    """Unknown fields are refused, so that a misspelt wish is not silently ignored."""
+    """Unknown fields are refused, so that a misspelt wish is not silently ignored; so is what has another type than the
+    field: `1.5`, `true` and `"2"` are no whole numbers.
+    """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class LaunchBody(Body):
@@ -70,15 +85,15 @@ class SizeOut(BaseModel):
 
 
 class RatesOut(BaseModel):
-    """CPU in busy threads, memory in MiB, the rest in bytes per second."""
+    """`cpus` counts busy threads of the host: 0.5 is one that is busy half of the time."""
 
-    at: float
-    cpu: float
+    at: Moment
+    cpus: float
     memory_mib: float
-    disk_read: float
-    disk_written: float
-    net_received: float
-    net_sent: float
+    disk_read_bytes_per_s: float
+    disk_written_bytes_per_s: float
+    net_received_bytes_per_s: float
+    net_sent_bytes_per_s: float
 
 
 class NicOut(BaseModel):
@@ -106,7 +121,7 @@ class InstanceOut(BaseModel):
     wanted: str
     status: str
     reason: str
-    since: float | None
+    since: Moment | None
     agent: bool
     cloud_init: str
     addresses: list[str]
@@ -114,8 +129,8 @@ class InstanceOut(BaseModel):
     volumes: list[VolumeOut]
     autostart: bool
     ephemeral: bool
-    created_at: float
-    expires_at: float | None
+    created_at: Moment
+    expires_at: Moment | None
     labels: dict[str, str]
     operation: str | None
     generation: int
@@ -135,7 +150,7 @@ class TemplateOut(BaseModel):
     stored_bytes: int
     agent: bool
     cloud_init: bool
-    created_at: float
+    created_at: Moment
     default_size: SizeOut
     used_by: int
     generation: int
@@ -189,8 +204,8 @@ class OperationOut(BaseModel):
     state: str
     principal: str
     subjects: list[str]
-    created_at: float
-    updated_at: float
+    created_at: Moment
+    updated_at: Moment
     steps: int
     done: int
     progress: float
@@ -205,7 +220,10 @@ class OperationOut(BaseModel):
 
 
 class PlanOut(BaseModel):
+    """`instances` are those that it would make. Launched later they may get other ids and addresses."""
+
     title: str
+    instances: list[InstanceOut]
     steps: list[StepOut]
     notes: list[str]
 
@@ -215,22 +233,26 @@ class Plans(BaseModel):
 
 
 class MetricOut(BaseModel):
-    at: int
-    cpu_avg: float
-    cpu_max: float
+    """Averages and maxima of the span that ends at `at`; units as in RatesOut."""
+
+    at: Moment
+    cpus_avg: float
+    cpus_max: float
     memory_avg_mib: float
     memory_max_mib: float
-    disk_read_avg: float
-    disk_read_max: float
-    disk_written_avg: float
-    disk_written_max: float
-    net_received_avg: float
-    net_received_max: float
-    net_sent_avg: float
-    net_sent_max: float
+    disk_read_avg_bytes_per_s: float
+    disk_read_max_bytes_per_s: float
+    disk_written_avg_bytes_per_s: float
+    disk_written_max_bytes_per_s: float
+    net_received_avg_bytes_per_s: float
+    net_received_max_bytes_per_s: float
+    net_sent_avg_bytes_per_s: float
+    net_sent_max_bytes_per_s: float
 
 
 class MetricsOut(BaseModel):
+    """`recent` in spans of 10 s, `kept` in spans of 5 minutes."""
+
     recent: list[RatesOut]
     kept: list[MetricOut]
 

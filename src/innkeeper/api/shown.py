@@ -11,15 +11,18 @@ from innkeeper.model.host import Host
 from innkeeper.model.ids import Ref
 from innkeeper.model.instance import Instance, Size, Wanted
 from innkeeper.model.network import Network
-from innkeeper.model.observed import MachineState
-from innkeeper.model.plans import Plan
+from innkeeper.model.observed import MachineState, Phase
+from innkeeper.model.plans import Plan, Put
 from innkeeper.model.template import Template
 from innkeeper.model.work import Operation, OperationState
 from innkeeper.plan.names import template_by_id
 from innkeeper.plan.power import is_up
 from innkeeper.plan.size import capacity
 from innkeeper.plan.words import Names, step_words, undo_words
+from innkeeper.ports.store import MetricRow
 from innkeeper.ports.streams import GuestStatus
+
+STATUSES = ("launching", "deleting", *(phase.value for phase in Phase))
 
 
 def size_out(size: Size) -> schemas.SizeOut:
@@ -27,11 +30,30 @@ def size_out(size: Size) -> schemas.SizeOut:
 
 
 def rates_out(rates: Rates | None) -> schemas.RatesOut | None:
-    return None if rates is None else schemas.RatesOut(**asdict(rates))
+    return None if rates is None else schemas.RatesOut(**_with_units(asdict(rates)))
+
+
+def metric_out(row: MetricRow) -> schemas.MetricOut:
+    return schemas.MetricOut(**_with_units({k: v for k, v in asdict(row).items() if k != "instance"}))
+
+
+def _with_units(values: dict[str, float]) -> dict[str, float]:
+    """`disk_read_avg` is in bytes per second, and its name says so to those who have no docstring at hand."""
+    return {_with_unit(name): value for name, value in values.items()}
+
+
+def _with_unit(name: str) -> str:
+    if name.startswith(("disk_", "net_")):
+        return f"{name}_bytes_per_s"
+    return f"cpus{name.removeprefix('cpu')}" if name.startswith("cpu") else name
+
+
+def status_of(cluster: Cluster, instance: Instance) -> str:
+    """One word for people: what was observed, or what is being done about it."""
+    return _status(instance, cluster.machines.get(instance.id), instance.ref in cluster.claims)
 
 
 def _status(instance: Instance, seen: MachineState | None, busy: bool) -> str:
-    """One word for people: what was observed, or what is being done about it."""
     if instance.wanted is Wanted.ABSENT:
         return "deleting"
     if seen is None:
@@ -135,6 +157,18 @@ def network_out(cluster: Cluster, network: Network) -> schemas.NetworkOut:
         nat=network.nat,
         mtu=network.mtu,
         instances=len(cluster.nics_on.get(network.id, ())),
+    )
+
+
+def plan_out(plan: Plan, cluster: Cluster, monitor: Monitor) -> schemas.PlanOut:
+    """A plan that nobody has accepted, with what would be there if somebody did."""
+    after = cluster.after(plan.accept, cluster.revision)
+    made = [c.noun for c in plan.accept if isinstance(c, Put) and isinstance(c.noun, Instance)]
+    return schemas.PlanOut(
+        title=plan.title,
+        instances=[instance_out(after, i, monitor).model_copy(update={"status": "planned"}) for i in made],
+        steps=steps_out(plan, cluster),
+        notes=list(plan.notes),
     )
 
 

@@ -18,12 +18,14 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from innkeeper.cli.line import CannotGoOn, Line, at, first_of, no_daemon, problem
 
 OURS = 255
+_CLOSE_S = 1.0  # farewells come after all that we have not read, which may be much
 Taker = Callable[[int, bytes], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
 async def connected(line: Line, path: str) -> AsyncIterator[ClientConnection]:
-    opening = unix_connect(line.path, uri=f"ws://innkeeper{line.target(path)}", max_size=None, compression=None)
+    uri = f"ws://innkeeper{line.target(path)}"
+    opening = unix_connect(line.path, uri=uri, max_size=None, compression=None, close_timeout=_CLOSE_S)
     try:
         socket = await opening
     except InvalidStatus as refused:

@@ -36,9 +36,16 @@ def follow(line: Line, operation: Operation) -> Operation:
     Raises:
         CannotGoOn: it failed or was cancelled; with its reason.
     """
-    (ended,), failures = _outcomes(line, [operation])
-    fail_with(failures)
+    ended, failure = outcome(line, operation)
+    if failure is not None:
+        raise failure
     return ended
+
+
+def outcome(line: Line, operation: Operation) -> tuple[Operation, CannotGoOn | None]:
+    """The operation once it has ended, and why, if not well: parts of it may have ended well all the same."""
+    (ended,), failures = _outcomes(line, [operation])
+    return ended, failures[0] if failures else None
 
 
 def each(words: Sequence[str], ask: Callable[[str], Operation], line: Line) -> None:

@@ -134,9 +134,9 @@ class Line:
         return self._value("DELETE", self.target(path, **query))
 
     def target(self, path: str, **query: Any) -> str:
-        """Path and query as they go over the wire, for streams too."""
+        """Path and query as they go over the wire, for streams too. Of a list each is said."""
         asked = {"project": self._project, **{k: v for k, v in query.items() if v is not None}}
-        return f"{path}?{urlencode(asked, errors='surrogateescape')}"
+        return f"{path}?{urlencode(asked, doseq=True, errors='surrogateescape')}"
 
     def _value(
         self,

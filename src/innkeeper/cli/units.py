@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 
 from innkeeper.cli.line import CannotGoOn
 
@@ -19,34 +21,37 @@ _FACTORS = {
     "ti": 1024**4,
 }
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_MIB, _GIB = 1024**2, 1024**3
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"  # more digits than that are a slip of the hand
 
 
-def size_bytes(text: str, option: str) -> int:
-    """`1GiB`, `512M`, `1.5G`. Single letters and `…B` are decimal, `…i` and `…iB` binary, as in IEC 80000-13."""
+def size_bytes(text: str, option: str) -> Fraction:
+    """`1GiB`, `512M`, `1.5G`, not rounded. Single letters, `…B` are decimal, `…i`, `…iB` binary, as in IEC 80000-13."""
     found = re.fullmatch(rf"\s*(-?{_NUMBER})\s*([a-zA-Z]{{0,3}})\s*", text)
     factor = _FACTORS.get(found[2].lower().removesuffix("b")) if found else None
     if found is None or factor is None:
         raise CannotGoOn(f"{option}: {text!r} is no size", "For example: 512MiB, 1GiB, 10GiB", 2)
-    return int(float(found[1]) * factor)
+    return Fraction(found[1]) * factor
 
 
 def memory_mib(text: str | None) -> int | None:
     """A bare number counts as MiB."""
-    if text is None:
-        return None
-    return int(text) if _bare(text) else size_bytes(text, "--memory") // 1024**2
+    return None if text is None else _whole(text, "--memory", _MIB, "MiB")
 
 
 def disk_gib(text: str | None) -> int | None:
-    """A bare number counts as GiB; a part of one counts as a whole."""
-    if text is None:
-        return None
-    return int(text) if _bare(text) else -(-size_bytes(text, "--disk") // 1024**3)
+    """A bare number counts as GiB."""
+    return None if text is None else _whole(text, "--disk", _GIB, "GiB")
 
 
-def _bare(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]{1,15}", text) is not None
+def _whole(text: str, option: str, unit_bytes: int, unit: str) -> int:
+    """Never rounded: whoever writes 512M instead of 512MiB shall know that it is less."""
+    bare = re.fullmatch(rf"-?{_NUMBER}", text)
+    amount = Fraction(text) if bare else size_bytes(text, option) / unit_bytes
+    if amount.denominator == 1:
+        return int(amount)
+    reason = f"{option}: {text!r} is {float(amount):.6g} {unit}, and only whole {unit} are given"
+    raise CannotGoOn(reason, f"Say {max(1, math.ceil(amount))}{unit}", 2)
 
 
 def seconds(text: str, option: str) -> float:

@@ -54,7 +54,10 @@ class Launching:
         if refusal is not None:
             return refusal
         cluster, draw, plans = self._pictures.cluster(), self._fresh(), list[Plan]()
-        for number, wish in enumerate(_numbered(order)):
+        wishes = _numbered(order)
+        if order.user_data is not None:
+            wishes = _referring(wishes, _references(draw, len(wishes)))  # to nothing: no rehearsed plan is carried out
+        for number, wish in enumerate(wishes):
             plan = launch(cluster, project, wish, draw.branch(number), now)
             if isinstance(plan, Refusal):
                 return plan
@@ -112,13 +115,9 @@ class Launching:
         """Sealed before a plan is accepted, each instance its own, so that no accepted plan lacks its secret."""
         if user_data is None:
             return tuple(wishes)
-        draw = self._fresh()
-        refs = [SecretRef(SecretId(draw.id("s", number))) for number in range(len(wishes))]
+        refs = _references(self._fresh(), len(wishes))
         await self._secrets.seal(dict.fromkeys(refs, user_data))
-        return tuple(
-            replace(wish, first_boot=replace(wish.first_boot, user_data=ref))
-            for wish, ref in zip(wishes, refs, strict=True)
-        )
+        return _referring(wishes, refs)
 
     async def _unseal(self, wishes: Sequence[LaunchWish], answers: Sequence[Operation | Refusal]) -> None:
         """What no instance came to need: it was refused, or a twin came first."""
@@ -133,6 +132,16 @@ class Launching:
             await self._secrets.discard(tuple(lost))
         except StoreFailed as failed:
             log.warning("%d secrets stay until the next start: %s", len(lost), failed)
+
+
+def _references(draw: Draw, count: int) -> tuple[SecretRef, ...]:
+    return tuple(SecretRef(SecretId(draw.id("s", number))) for number in range(count))
+
+
+def _referring(wishes: Sequence[LaunchWish], refs: Sequence[SecretRef]) -> tuple[LaunchWish, ...]:
+    """Each wish with a secret of its own."""
+    pairs = zip(wishes, refs, strict=True)
+    return tuple(replace(wish, first_boot=replace(wish.first_boot, user_data=ref)) for wish, ref in pairs)
 
 
 def _decide(project: ProjectId, wishes: tuple[LaunchWish, ...]) -> Decide:

@@ -66,14 +66,14 @@ class Lines:
         refusal = allowed(who, "exec", project)
         if refusal is not None:
             return refusal
-        instance = find_instance(self._pictures.cluster(), project, word)
+        cluster = self._pictures.cluster()
+        instance = find_instance(cluster, project, word)
         if isinstance(instance, Refusal):
             return instance
         host = self._hosts.get(instance.host)
         if host is None:
-            return Refusal(
-                why=Why.UNAVAILABLE, reason=f"there is no line to {instance.host}", hint="See: inn host list"
-            )
+            reason = f"there is no line to host {cluster.hosts[instance.host].name}"
+            return Refusal(why=Why.UNAVAILABLE, reason=reason, hint="See: inn host list")
         return instance, host
 
 

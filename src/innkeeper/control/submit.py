@@ -16,6 +16,7 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import Draw, OperationId, ProjectId
 from innkeeper.model.plans import Noun, Plan, Refusal, Why
 from innkeeper.model.work import Operation, Stale, Submission
+from innkeeper.plan.names import called
 from innkeeper.ports.clock import Clock
 from innkeeper.ports.store import Pictures, StoreFailed, Works
 
@@ -47,8 +48,8 @@ def changed(noun: Noun, asking: Asking) -> Refusal | None:
     """Refused when the asker has seen another version than the one that is planned on."""
     if asking.expects is None or noun.generation in asking.expects:
         return None
-    hint = "Look at it again, then decide again"
-    return Refusal(why=Why.CHANGED, reason=f"{noun.ref} has changed since it was read", hint=hint)
+    reason = f"{noun.ref.kind.value} {called(noun)} has changed since it was read"
+    return Refusal(why=Why.CHANGED, reason=reason, hint="Look at it again, then decide again")
 
 
 def as_before(earlier: Operation, asking: Asking) -> Operation | Refusal:

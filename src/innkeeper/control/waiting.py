@@ -15,7 +15,6 @@ from innkeeper.model.ids import InstanceId, ProjectId
 from innkeeper.model.instance import Instance
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Refusal, Why
-from innkeeper.model.template import Origin
 from innkeeper.plan.names import find_instance
 from innkeeper.ports.store import Journal, Pictures
 
@@ -29,6 +28,16 @@ class Until(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
     DELETED = "deleted"
+
+
+_NOT_YET = {
+    Until.AGENT: "its agent does not answer",
+    Until.IP: "it has no address",
+    Until.CLOUD_INIT: "cloud-init has not finished",
+    Until.RUNNING: "it does not run",
+    Until.STOPPED: "it has not stopped",
+    Until.DELETED: "it is still there",
+}
 
 
 class Waiting:
@@ -56,9 +65,8 @@ class Waiting:
         except TimeoutError:
             now = self._pictures.cluster()
             hint = f"It is {now.phase(found.id).value}. See: inn logs {found.name}"
-            return Refusal(
-                why=Why.UNAVAILABLE, reason=f"{found.name}: no {until.value} after {timeout_s:g} s", hint=hint
-            )
+            reason = f"{found.name}: {_NOT_YET[until]} after {timeout_s:g} s"
+            return Refusal(why=Why.UNAVAILABLE, reason=reason, hint=hint)
 
     async def _until(self, instance: InstanceId, until: Until, revision: int) -> Instance | Refusal | None:
         answer = _look(self._pictures.cluster(), instance, until)
@@ -107,9 +115,7 @@ def _never(cluster: Cluster, row: Instance, until: Until, *, down: bool) -> Refu
         hint = f"inn exec {row.name} -- cloud-init status --long"
         return Refusal(why=Why.CONFLICT, reason=f"cloud-init in {row.name}: {seen.cloud_init}", hint=hint)
     template = cluster.templates.get(row.template)
-    # Of templates that we did not build nobody knows what is in them.
-    image = template.image if template is not None and template.origin is Origin.BUILT else None
-    if template is not None and image is not None and not image.cloud_init:
+    if template is not None and template.image is not None and template.image.lacks_cloud_init:
         reason = f"{row.name} has no cloud-init: its template {template.full_name} comes without"
         return Refusal(why=Why.CONFLICT, reason=reason, hint=f"Wait for its agent: inn wait {row.name}")
     return None

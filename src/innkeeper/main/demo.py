@@ -26,6 +26,7 @@ from cyclopts.validators import Number
 
 from innkeeper.api.identity import Identity
 from innkeeper.api.server import serving, unix_socket
+from innkeeper.cli.grammar.words import whole
 from innkeeper.cli.line import CannotGoOn, in_words
 from innkeeper.control.submit import Asking
 from innkeeper.control.watch import OURSELVES
@@ -49,9 +50,11 @@ SOME = Number(gte=1, lte=1_000_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    vcpus: Annotated[int, Parameter(help="hardware threads of the simulated host", metavar="N", validator=SOME)] = 64
-    memory_gib: Annotated[int, Parameter(help="its memory", metavar="N", validator=SOME)] = 256
-    disk_gib: Annotated[int, Parameter(help="its disk", metavar="N", validator=SOME)] = 4096
+    vcpus: Annotated[
+        int, Parameter(help="hardware threads of the simulated host", metavar="N", converter=whole, validator=SOME)
+    ] = 64
+    memory_gib: Annotated[int, Parameter(help="its memory", metavar="N", converter=whole, validator=SOME)] = 256
+    disk_gib: Annotated[int, Parameter(help="its disk", metavar="N", converter=whole, validator=SOME)] = 4096
 
 
 def demo(
@@ -59,7 +62,9 @@ def demo(
     size: Annotated[Size, Parameter(name="*")] = Size(),
     listen: Annotated[
         int | None,
-        Parameter(help="also serve on this port of loopback, with a token", metavar="PORT", validator=PORT),
+        Parameter(
+            help="also serve on this port of loopback, with a token", metavar="PORT", converter=whole, validator=PORT
+        ),
     ] = None,
     data: Annotated[Path | None, Parameter(help="data directory, a fresh one; without, one that is removed")] = None,
 ) -> None:

@@ -21,6 +21,7 @@ from cyclopts.validators import Number
 
 from innkeeper.api.identity import Identity
 from innkeeper.api.server import serving, unix_socket
+from innkeeper.cli.grammar.words import whole
 from innkeeper.cli.line import in_words
 from innkeeper.drivers.linuxnet.hand import LinuxNet, NetFailed
 from innkeeper.main.clock import SystemClock
@@ -44,6 +45,7 @@ def serve(
         Parameter(
             help="also serve on this port of loopback, with a token",
             metavar="PORT",
+            converter=whole,
             validator=Number(gte=1, lte=65_535),
         ),
     ] = None,

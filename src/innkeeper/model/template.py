@@ -34,6 +34,15 @@ class Image:
     agent: bool = False
     cloud_init: bool = False
 
+    @property
+    def lacks_cloud_init(self) -> bool:
+        """Known to come without cloud-init, so that what is said to it would be lost.
+
+        That is known of what was built by a recipe of ours, and of what was published from that: only these boot with a
+        kernel that the host hands over. What else was imported is taken to have it.
+        """
+        return self.firmware is Firmware.DIRECT and not self.cloud_init
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:

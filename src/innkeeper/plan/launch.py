@@ -11,7 +11,7 @@ from innkeeper.model.actions import ConvergeNetwork, DeleteDisk, ForgetMachine, 
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Channels, Disk, Hardware, NetworkCard, RandomSource, RootPort, SeedDisk
 from innkeeper.model.host import Host, HostFacts
-from innkeeper.model.ids import Draw, InstanceId, Kind, NicId, ProjectId, VolumeId
+from innkeeper.model.ids import PREFIXES, Draw, InstanceId, Kind, NicId, ProjectId, VolumeId
 from innkeeper.model.instance import FirstBoot, Instance, Size, Volume, Wanted
 from innkeeper.model.network import Network, Nic
 from innkeeper.model.plans import Change, Drop, Expect, Plan, Put, Refusal, Step, Verb, Why
@@ -128,6 +128,7 @@ def _origin(cluster: Cluster, project: ProjectId, wish: LaunchWish, draw: Draw) 
     size = _size(wish, template, image)
     refusal = (
         _wrong(wish)
+        or _unheard(wish, template, image)
         or bad_name(name, Kind.INSTANCE)
         or taken(cluster, project, name)
         or bad_size(size, image.virtual_size_bytes)
@@ -150,6 +151,17 @@ def _wrong(wish: LaunchWish) -> Refusal | None:
     return None
 
 
+def _unheard(wish: LaunchWish, template: Template, image: Image) -> Refusal | None:
+    """What is said to a guest that has nobody to hear it."""
+    user_data = ["user-data"] if wish.first_boot.user_data is not None else []
+    said = " and ".join(user_data + (["SSH keys"] if wish.first_boot.ssh_keys else []))
+    if not said or not image.lacks_cloud_init:
+        return None
+    reason = f"template {template.full_name} has no cloud-init, so its guests would ignore {said}"
+    hint = "Launch a template with cloud-init, such as debian-12, or leave that out and use: inn shell, inn push"
+    return Refusal(why=Why.INVALID, reason=reason, hint=hint)
+
+
 def _size(wish: LaunchWish, template: Template, image: Image) -> Size:
     """A template's default disk grows with its image: who imports a file does not say how large it is inside."""
     default = NAMED.get(wish.size or "")
@@ -166,6 +178,8 @@ def _size(wish: LaunchWish, template: Template, image: Image) -> Size:
 def _drawn_name(cluster: Cluster, project: ProjectId, template: Template, draw: Draw) -> str:
     """A free one for who gave none. Four digits are easy to say; among hundreds they soon meet, then eight follow."""
     stem = template.name.replace(".", "-")[:54]
+    if stem == PREFIXES[Kind.INSTANCE]:
+        stem = Kind.INSTANCE.value  # digits after the prefix would read as an id
     drawn = (f"{stem}-{draw.number(f'name {n}', 16**digits):0{digits}x}" for digits in (4, 8) for n in range(8))
     names = list(drawn)
     return next((n for n in names if taken(cluster, project, n) is None), names[-1])

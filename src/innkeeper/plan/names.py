@@ -6,19 +6,20 @@ Names follow the rule of host names (RFC 1123 label), since guests and the netwo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.host import Host
-from innkeeper.model.ids import HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, TemplateId
+from innkeeper.model.ids import PREFIXES, HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, TemplateId
 from innkeeper.model.instance import Instance
 from innkeeper.model.network import Network
-from innkeeper.model.plans import Refusal, Why
+from innkeeper.model.plans import Noun, Refusal, Why
 from innkeeper.model.template import Template
 
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _ID_WORD = re.compile(r"(i|t|vol|net|nic|h|p|op)-[0-9a-f]{12}")
+_ID_BEGINNING = {kind: re.compile(rf"{prefix}-[0-9a-f]{{1,12}}") for kind, prefix in PREFIXES.items()}
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE_MOST = 255
 _LABELS_MOST = 64
@@ -28,15 +29,20 @@ N = TypeVar("N", Instance, Template, Network, Host)
 
 
 def bad_name(name: str, kind: Kind) -> Refusal | None:
-    """Template names may hold dots too, as Debian's and Ubuntu's versions do."""
+    """Template names may hold dots too, as Debian's and Ubuntu's versions do.
+
+    Ids, and beginnings of them, are accepted wherever names are. So a name is neither an id of any kind nor what may be
+    the beginning of one of its own kind; it would hide the object that has that id.
+    """
     label = name.replace(".", "-") if kind is Kind.TEMPLATE else name
-    if _LABEL.fullmatch(label) and not _ID_WORD.fullmatch(name):
-        return None
-    return Refusal(
-        why=Why.INVALID,
-        reason=f"{name[:70]!r} cannot be the name of {_an(kind.value)}",
-        hint="A name has 1 to 63 of the characters a-z, 0-9 and -, begins with a letter and does not end with -",
-    )
+    reason = f"{name[:70]!r} cannot be the name of {_an(kind.value)}"
+    if not _LABEL.fullmatch(label):
+        hint = "A name has 1 to 63 of the characters a-z, 0-9 and -, begins with a letter and does not end with -"
+        return Refusal(why=Why.INVALID, reason=reason, hint=hint)
+    if _ID_WORD.fullmatch(name) or _ID_BEGINNING[kind].fullmatch(name):
+        hint = "Choose one that cannot be taken for it: ids are accepted wherever names are"
+        return Refusal(why=Why.INVALID, reason=f"{reason}: it reads as the beginning of an id", hint=hint)
+    return None
 
 
 def bad_labels(labels: Mapping[str, str]) -> Refusal | None:
@@ -84,13 +90,31 @@ def find_instance(cluster: Cluster, project: ProjectId, word: str) -> Instance |
 
 
 def find_template(cluster: Cluster, project: ProjectId, word: str) -> Template | Refusal:
-    """By `name` (its newest version), `name:version`, id or id prefix; a project's own go before everybody's."""
+    """By `name` (its newest version), `name:version`, id or id prefix.
+
+    A word that fits one of everybody's and one of the project's own is refused: neither must hide the other. Planners
+    give no such names; rows of older releases may have them.
+    """
     name, _, version = word.partition(":")
     ready = [t for t in cluster.templates.values() if t.image is not None and t.project in (None, project)]
     found = [t for t in ready if t.name == name and (not version or str(t.version) == version)]
+    if len({t.project for t in found}) > 1:
+        return _two_owners(word, found)
     if found:
-        return max(found, key=lambda t: (t.project is not None, t.version))
-    return _by_prefix(ready, word, Kind.TEMPLATE, "See: inn template list; make one: inn template build NAME")
+        return max(found, key=lambda t: t.version)
+    return _by_prefix(ready, word, Kind.TEMPLATE, "See: inn template list; make one: inn template build RECIPE")
+
+
+def _two_owners(word: str, found: Sequence[Template]) -> Refusal:
+    """The newest of each side is named, so that either can be said by its id."""
+    own = max((t for t in found if t.project is not None), key=lambda t: t.version)
+    shared = max((t for t in found if t.project is None), key=lambda t: t.version)
+    return Refusal(
+        why=Why.CONFLICT,
+        reason=f"{word} is everybody's {shared.full_name} ({shared.id}) and this project's own {own.full_name}"
+        f" ({own.id})",
+        hint=f"Say it by its id, or delete the one that is not needed: inn template delete {own.id}",
+    )
 
 
 def find_network(cluster: Cluster, project: ProjectId, word: str) -> Network | Refusal:
@@ -114,6 +138,11 @@ def template_versions(cluster: Cluster, project: ProjectId | None, name: str) ->
     return tuple(sorted(found, key=lambda t: t.version))
 
 
+def called(noun: Noun) -> str:
+    """What people call it: a template by name and version."""
+    return noun.full_name if isinstance(noun, Template) else noun.name
+
+
 def template_by_id(cluster: Cluster, template: TemplateId) -> str:
     """Its full name, or its id where the template is gone."""
     found = cluster.templates.get(template)
@@ -125,10 +154,11 @@ def _by_prefix(nouns: Iterable[N], word: str, kind: Kind, hint: str) -> N | Refu
     if len(found) == 1:
         return found[0]
     if found:
-        shown = ", ".join(sorted(n.id for n in found)[:5])
+        each = sorted(f"{n.id} ({called(n)})" for n in found)
+        shown = ", ".join(each[:5]) + (f" and {len(each) - 5} more" if len(each) > 5 else "")
         return Refusal(
             why=Why.CONFLICT,
             reason=f"{word} is the beginning of {len(found)} {kind.value} ids: {shown}",
-            hint="Write more of it",
+            hint="Write more of it, or the name",
         )
     return Refusal(why=Why.NOT_FOUND, reason=f"there is no {kind.value} named {word}", hint=hint)

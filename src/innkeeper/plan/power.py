@@ -145,7 +145,9 @@ def gone(instance: Instance) -> Refusal | None:
     """An instance on its way out is left to go."""
     if instance.wanted is not Wanted.ABSENT:
         return None
-    return _conflict(f"{instance.name} is being deleted", f"Wait until it is gone: inn wait {instance.name}")
+    return _conflict(
+        f"{instance.name} is being deleted", f"Wait until it is gone: inn wait {instance.name} --for deleted"
+    )
 
 
 def _running(cluster: Cluster, instance: Instance) -> Refusal | None:

@@ -78,13 +78,14 @@ def _missing(host: Host, facts: HostFacts, left: Usage, size: Size) -> str | Non
     """
     if size.vcpus > facts.vcpus:
         return f"{host.name} has {facts.vcpus} CPU threads, {size.vcpus} vCPUs were asked for"
-    for what, has, asked in (
-        ("vCPUs", left.vcpus, size.vcpus),
-        ("MiB of memory", left.memory_mib, size.memory_mib),
-        ("GiB of disk", left.disk_gib, size.disk_gib),
+    for unit, what, has, asked in (
+        ("vCPUs", "", left.vcpus, size.vcpus),
+        ("MiB", " of memory", left.memory_mib, size.memory_mib),
+        ("GiB", " of disk", left.disk_gib, size.disk_gib),
     ):
         if asked > has:
-            return f"{host.name} has {max(0, has)} {what} free, {asked} were asked for"
+            wish = "1 vCPU was" if (asked, unit) == (1, "vCPUs") else f"{asked} {unit} were"
+            return f"{host.name} has {max(0, has)} {unit}{what} free, {wish} asked for"
     return None
 
 
@@ -105,6 +106,7 @@ def place(cluster: Cluster, size: Size) -> Host | Refusal:
         return cluster.hosts[best[1]]
     if not lacking:
         return Refusal(why=Why.UNAVAILABLE, reason="no host has reported yet", hint="See: inn host list")
-    more = f" (and {len(lacking) - 3} more hosts)" if len(lacking) > 3 else ""
+    others = len(lacking) - 3
+    more = f" (and {others} more {'host' if others == 1 else 'hosts'})" if others > 0 else ""
     hint = "Ask for less, or delete instances that are not needed: inn list"
     return Refusal(why=Why.NO_ROOM, reason="; ".join(sorted(lacking)[:3]) + more, hint=hint)

@@ -41,7 +41,7 @@ def import_file(
 ) -> Plan | Refusal:
     """`source` is path on the host, stated format, and the firmware that boots it."""
     path, fmt, firmware = source
-    refusal = bad_name(name, Kind.TEMPLATE)
+    refusal = bad_name(name, Kind.TEMPLATE) or _everybodys(cluster, name)
     if refusal is not None:
         return refusal
     if fmt not in FORMATS:
@@ -63,7 +63,7 @@ def import_file(
 
 def publish(cluster: Cluster, instance: Instance, name: str, draw: Draw, now: float) -> Plan | Refusal:
     """The root disk of a stopped instance, which is held meanwhile."""
-    refusal = bad_name(name, Kind.TEMPLATE) or gone(instance)
+    refusal = bad_name(name, Kind.TEMPLATE) or _everybodys(cluster, name) or gone(instance)
     if refusal is not None:
         return refusal
     if is_up(cluster, instance):
@@ -110,6 +110,17 @@ def delete_template(cluster: Cluster, template: Template) -> Plan | Refusal:
         abandon=(Put(noun=replace(template, generation=hidden.generation + 1)),),
         finish=(Drop(ref=template.ref),),
     )
+
+
+def _everybodys(cluster: Cluster, name: str) -> Refusal | None:
+    """A project's own template of a name that everybody has, or may have tomorrow, would hide that one."""
+    if name in CATALOGUE:
+        whose = "is an entry of the catalogue, and its templates are built for everybody"
+    elif template_versions(cluster, None, name):
+        whose = "is the name of a template that everybody has"
+    else:
+        return None
+    return Refusal(why=Why.CONFLICT, reason=f"{name} {whose}", hint=f"Choose another name, such as my-{name}")
 
 
 def _any_host(cluster: Cluster) -> HostId | Refusal:

@@ -223,3 +223,15 @@ def _forget(state: SimState, instance: InstanceId) -> Done | Refused:
 
 def _not_running(instance: InstanceId) -> Refused:
     return Refused(reason=f"machine {instance} does not run", hint="Start it first.")
+
+
+# --- by themselves
+
+
+def panic(state: SimState, instance: str) -> None:
+    """The guest's kernel gives up."""
+    state.settle()
+    machine = state.running(instance)
+    machine.panic(state.clock.now())
+    if state.agent is not None:
+        state.agent.noticed(machine.action.instance)

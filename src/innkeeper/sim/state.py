@@ -186,13 +186,6 @@ class SimState:
         machine = self.running(instance)
         self.finish(machine, machine.crash(signal, self.clock.now()))
 
-    def panic(self, instance: str) -> None:
-        """The guest's kernel gives up."""
-        self.settle()
-        machine = self.running(instance)
-        machine.panic(self.clock.now())
-        self._tell(machine.action.instance)
-
     def write(self, instance: str, volume: VolumeId, count: int) -> bool:
         """The guest writes so many bytes anew. If the pool is full, nothing is written and it is paused."""
         machine = self.running(instance)

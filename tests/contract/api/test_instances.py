@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import httpx
 import pytest
 
@@ -28,7 +31,8 @@ def test_all_wishes_reach_the_instance(api: httpx.Client) -> None:
     assert one["size"] == {"vcpus": 2, "memory_mib": 512, "disk_gib": 12}
     assert one["autostart"]
     assert one["ephemeral"]
-    assert one["expires_at"] == pytest.approx(one["created_at"] + 86_400)
+    made, ends = (datetime.fromisoformat(one[at]) for at in ("created_at", "expires_at"))
+    assert ends - made == timedelta(days=1)
 
 
 def test_a_named_size_can_be_changed_in_parts(api: httpx.Client) -> None:
@@ -62,7 +66,7 @@ def test_user_data_and_keys_reach_the_seed_and_are_shown_nowhere(api: httpx.Clie
 
 def test_user_data_that_is_no_text_comes_as_base64(api: httpx.Client, daemon: Daemon) -> None:
     zipped = {"user_data_base64": "H4sIAAAAAAAAA0vOyS9N0U3Oz0vLTOcCAJVwXUIOAAAA"}
-    operation = done(api, api.post("/v1/instances", json={"template": "tiny", "name": "zipped", **zipped}))
+    operation = done(api, api.post("/v1/instances", json={"template": "debian-12", "name": "zipped", **zipped}))
     assert daemon.state.seeds[operation["subjects"][0]].user_data.startswith(b"\x1f\x8b")
 
 
@@ -118,7 +122,67 @@ def test_all_or_none(api: httpx.Client) -> None:
     assert together["children"] == []
 
 
+def test_a_dry_run_tells_what_would_be_made(api: httpx.Client) -> None:
+    wish = {"template": "tiny", "name": "planned", "count": 2, "ttl_s": 60, "labels": {"a": "b"}, "dry_run": True}
+    plans = api.post("/v1/instances", json=wish).json()["items"]
+    made = [one for plan in plans for one in plan["instances"]]
+    assert [(one["name"], one["status"], one["labels"]) for one in made] == [
+        ("planned-1", "planned", {"a": "b"}),
+        ("planned-2", "planned", {"a": "b"}),
+    ]
+    for one in made:
+        assert one["size"]["memory_mib"] == 128
+        assert one["nics"][0]["network"] == "default"
+        assert one["nics"][0]["mac"].startswith("52:54:00:")
+        assert one["nics"][0]["addresses"] == one["addresses"] != []
+        assert one["expires_at"] > one["created_at"]
+    assert made[0]["addresses"] != made[1]["addresses"]
+
+
 # --- lists
+
+
+def test_instances_are_listed_by_label_and_status(api: httpx.Client) -> None:
+    launch(api, "blue-1", labels={"team": "blue", "tier": "web"})
+    wish = {"template": "tiny", "name": "blue-2", "labels": {"team": "blue"}, "start": False}
+    done(api, api.post("/v1/instances", json=wish))
+    launch(api, "red-1", labels={"team": "red", "tier": "web"})
+
+    def names(**query: Any) -> list[str]:
+        return [i["name"] for i in api.get("/v1/instances", params=query).json()["items"]]
+
+    assert names(label="team=blue") == ["blue-1", "blue-2"]
+    assert names(label=["team=blue", "tier=web"]) == ["blue-1"]
+    assert names(label="team=blue", status="stopped") == ["blue-2"]
+    assert names(label="team=") == []
+    assert names(status="paused", label="team=blue") == []
+    assert names(label="team=blue", limit=1) == ["blue-1"]
+    assert "running" in problem(api.get("/v1/instances", params={"status": "asleep"}), 422)["hint"]
+    assert "'team'" in problem(api.get("/v1/instances", params={"label": "team"}), 422)["detail"]
+
+
+# --- times
+
+
+def test_moments_are_rfc_3339_in_utc(api: httpx.Client, daemon: Daemon) -> None:
+    launch(api, "timely", ttl_s=86_400)
+    one = api.get("/v1/instances/timely").json()
+    operation = api.get("/v1/operations", params={"limit": 1}).json()["items"][0]
+    template = api.get("/v1/templates/tiny").json()
+    told = [one["created_at"], one["expires_at"], one["since"], operation["updated_at"], template["created_at"]]
+    for moment in told:
+        assert moment.endswith("Z")
+        assert datetime.fromisoformat(moment).tzinfo is UTC
+    row = next(i for i in daemon.store.pictures.cluster().instances.values() if i.name == "timely")
+    assert datetime.fromisoformat(one["created_at"]).timestamp() == pytest.approx(row.created_at, abs=0.002)
+
+
+def test_metrics_since_a_moment(api: httpx.Client) -> None:
+    launch(api, "measured")
+    for since in ("2026-01-01T00:00:00Z", "1970-01-01T00:00:00+02:00", "0"):
+        assert api.get("/v1/instances/measured/metrics", params={"since": since}).status_code == 200
+    for wrong in ("yesterday", "2026-01-01T00:00:00"):  # of which zone, nobody would know
+        problem(api.get("/v1/instances/measured/metrics", params={"since": wrong}), 422)
 
 
 def test_lists_come_in_pages(api: httpx.Client) -> None:

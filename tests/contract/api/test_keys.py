@@ -60,7 +60,7 @@ def test_changes_and_deletions_know_keys_too(api: httpx.Client) -> None:
         {"template": "tiny"},
         {"template": "tiny", "name": "pair{n}", "count": 3},
         {"template": "tiny", "name": "whole{n}", "count": 3, "all_or_none": True},
-        {"template": "tiny", "name": "user", "user_data": "#cloud-config\n{}\n"},
+        {"template": "debian-12", "name": "user", "user_data": "#cloud-config\n{}\n"},
     ],
     ids=["named", "unnamed", "several", "all-or-none", "user-data"],
 )
@@ -85,7 +85,7 @@ def test_what_was_refused_may_be_asked_again(api: httpx.Client) -> None:
 
 def test_a_key_with_another_request_is_refused(api: httpx.Client) -> None:
     key = {"idempotency-key": "used"}
-    wish = {"template": "tiny", "name": "used", "user_data": "#cloud-config\n{}\n"}
+    wish = {"template": "debian-12", "name": "used", "user_data": "#cloud-config\n{}\n"}
     first = done(api, api.post("/v1/instances", json=wish, headers=key))
     before = len(api.get("/v1/instances").json()["items"])
     launches: list[Json] = [

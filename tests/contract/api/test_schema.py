@@ -35,7 +35,7 @@ def kind(shape: dict[str, Any]) -> str:
         return f"[{kind(shape['items'])}]"
     if shape.get("type") == "object" and isinstance(shape.get("additionalProperties"), dict):
         return f"{{{kind(shape['additionalProperties'])}}}"
-    return str(shape.get("type", "any"))
+    return " ".join(str(shape[part]) for part in ("type", "format") if part in shape) or "any"
 
 
 def outline(schema: dict[str, Any]) -> str:

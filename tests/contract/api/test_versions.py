@@ -81,5 +81,6 @@ def test_a_tag_that_is_none_of_ours_fits_nothing(api: httpx.Client, tag: str) ->
 def test_templates_have_versions_too(api: httpx.Client) -> None:
     done(api, api.post("/v1/templates/build", json={"recipe": "tiny"}))
     tag = api.get("/v1/templates/tiny:2").headers["etag"]
-    problem(api.delete("/v1/templates/tiny:2", headers={"if-match": '"77-0"'}), 412)
+    stale = problem(api.delete("/v1/templates/tiny:2", headers={"if-match": '"77-0"'}), 412)
+    assert stale["detail"] == "template tiny:2 has changed since it was read"
     done(api, api.delete("/v1/templates/tiny:2", headers={"if-match": tag}))

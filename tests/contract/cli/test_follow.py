@@ -67,6 +67,7 @@ def test_ctrl_c_before_the_answer_cancels_too(slow: Daemon) -> None:
         (130, ["cancelled"], []),
         (130, ["succeeded"], ["web"]),  # it had ended when Ctrl-C came
         (0, ["succeeded"], ["web"]),
+        (-signal.SIGINT, ["succeeded"], ["web"]),  # Python was leaving already, and hears no signals any more
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.api.asking import launch
-from tests.contract.cli.running import INN, Inn, environment, in_terminal
+from tests.contract.cli.running import INN, PATIENCE_S, Inn, environment, in_terminal
 from tests.contract.daemon import Daemon
 
 LONG = "w" * 300
@@ -23,12 +23,21 @@ CALLS: list[tuple[str, int, str]] = [
     ("launch tiny a extra", 2, "this is too much: extra"),
     ("launch tiny a --memroy 1", 2, "there is no option --memroy; did you mean --memory?"),
     ("launch tiny a --cpus x", 2, "--cpus: 'x' is no whole number"),
+    ("launch tiny a --cpus 1.5", 2, "--cpus: '1.5' is no whole number"),
+    ("launch tiny a --cpus 2.0", 2, "--cpus: '2.0' is no whole number"),
+    ("launch tiny a --count 2.7", 2, "--count: '2.7' is no whole number"),
+    ("launch tiny a --count 1_0", 2, "--count: '1_0' is no whole number"),
     ("launch tiny a --cpus 0", 1, "0 vCPUs cannot be given|Ask for 1 to 255"),
     ("launch tiny a --cpus -1", 1, "-1 vCPUs cannot be given"),
     ("launch tiny a --cpus 99999999999999999999999", 1, "vCPUs cannot be given"),
     ("launch tiny a --memory 0", 1, "0 MiB of memory are too little|at least 64 MiB"),
     ("launch tiny a --memory -1", 1, "-1 MiB of memory"),
     ("launch tiny a --memory 1e9GiB", 2, "--memory: '1e9GiB' is no size|For example: 512MiB"),
+    ("launch tiny a --memory 100.3MiB", 2, "--memory: '100.3MiB' is 100.3 MiB, and only whole MiB|Say 101MiB"),
+    ("launch tiny a --memory 512M", 2, "--memory: '512M' is 488.281 MiB, and only whole MiB|Say 489MiB"),
+    ("launch tiny a --memory 0.5", 2, "--memory: '0.5' is 0.5 MiB|Say 1MiB"),
+    ("launch tiny a --disk 1.3GiB", 2, "--disk: '1.3GiB' is 1.3 GiB, and only whole GiB|Say 2GiB"),
+    ("launch tiny a --disk 10GB", 2, "--disk: '10GB' is 9.31323 GiB|Say 10GiB"),
     ("launch tiny a --memory 99999GiB", 1, "MiB of memory free|Ask for less"),
     ("launch tiny a --memory 9999999999999999999999GiB", 2, "is no size"),
     ("launch tiny a --disk 0", 1, "0 GiB is smaller than the template's image"),
@@ -43,7 +52,10 @@ CALLS: list[tuple[str, int, str]] = [
     ("launch tiny a --user-data nix.yaml", 2, "user-data file nix.yaml cannot be read: No such file"),
     ("launch tiny a --user-data /tmp", 2, "user-data file /tmp cannot be read: Is a directory"),
     ("launch tiny a --ssh-key nix.pub", 2, "SSH key file nix.pub cannot be read: No such file"),
-    ("launch tiny a --ssh-key /dev/null", 2, "holds no key"),
+    ("launch tiny a --user-data /dev/zero", 2, "user-data file /dev/zero is no regular file|pipe it in"),
+    ("launch tiny a --ssh-key /dev/zero", 2, "SSH key file /dev/zero is no regular file|pipe it in"),
+    ("launch tiny a --ssh-key - --user-data -", 2, "- was given twice|as a file"),
+    ("launch tiny i-7", 1, "'i-7' cannot be the name of an instance: it reads as the beginning of an id|Choose one"),
     ("launch tiny a --label x", 2, "--label 'x' has no key and value"),
     ("launch tiny a --network nowhere", 1, "no network named nowhere"),
     ("launch tiny a -f xml", 2, 'Invalid value "xml"'),
@@ -53,9 +65,12 @@ CALLS: list[tuple[str, int, str]] = [
     ("launch tiny wéb", 1, "'wéb' cannot be the name"),
     (f"launch tiny {LONG}", 1, "cannot be the name"),
     ("launch tiny a/b", 1, "'a/b' cannot be the name"),
+    ("list --label x", 1, "label 'x' has no key and value"),
+    ("list --status asleep", 1, "no instance is ever asleep|One of: launching"),
+    ("logs nosuch --follow", 255, "no instance named nosuch"),
     ("list extra", 2, "this is too much: extra"),
     ("list -f", 2, "-f wants a value"),
-    ("show", 2, "NAME is missing"),
+    ("show", 2, "INSTANCE is missing"),
     ("show nosuch", 1, "there is no instance named nosuch|See: inn list"),
     (f"show {LONG}", 1, "there is no instance named w"),
     ("show ../../etc", 2, "'../../etc' is the name of nothing"),
@@ -66,13 +81,13 @@ CALLS: list[tuple[str, int, str]] = [
     ("start", 2, "no instance was named|See: inn list"),
     ("stop web --grace -1", 2, "--grace: '-1' is no time"),
     ("stop nosuch other", 1, "no instance named nosuch\n     See: inn list\ninn: there is no instance named other"),
-    ("rename nosuch", 2, "NEW-NAME is missing|It is: inn rename NAME NEW-NAME"),
+    ("rename nosuch", 2, "NEW-NAME is missing|It is: inn rename [OPTIONS] INSTANCE NEW-NAME"),
     ("rename nosuch new", 1, "no instance named nosuch"),
     ("delete nosuch", 1, "no instance named nosuch"),
     ("wait", 2, "no instance was named"),
     ("wait nosuch --for lunch", 2, 'Invalid value "lunch"'),
     ("wait nosuch --timeout x", 2, "--timeout: 'x' is no time"),
-    ("exec", 2, "NAME is missing"),
+    ("exec", 2, "INSTANCE is missing"),
     ("exec web", 2, "no command was given|inn exec web -- uname -a"),
     ("exec nosuch -- ls", 255, "no instance named nosuch"),
     ("exec nosuch --env NO_SUCH_VARIABLE -- ls", 2, "there is no such variable|KEY=VALUE"),
@@ -126,6 +141,30 @@ def test_an_empty_word_is_no_name(inn: Inn) -> None:
     assert inn("launch", "tiny", "").code == 1
     assert inn("exec", "", "--", "ls").code == 2
     assert inn("launch", "tiny", "a", "--memory", "").code == 2
+
+
+@pytest.mark.parametrize("option", ["--ssh-key", "--user-data"])
+def test_what_may_never_end_is_not_waited_for(inn: Inn, tmp_path: Path, option: str) -> None:
+    pipe, large, empty = tmp_path / "pipe", tmp_path / "large", tmp_path / "empty"
+    os.mkfifo(pipe)
+    large.write_bytes(b"#" * ((1 << 20) + 1))
+    empty.touch()
+    for path, words in ((pipe, "is no regular file"), (large, "has more than 1 MiB"), (empty, "")):
+        went = inn("launch", "debian-12", "a", option, str(path))
+        assert went.code in (1, 2), went
+        assert words in went.err
+    with Path("/dev/zero").open() as zeros:
+        endless = subprocess.run(
+            [*INN, "launch", "debian-12", "a", option, "-"],
+            env=environment(tmp_path / "none.sock"),
+            stdin=zeros,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert endless.returncode == 2
+    assert "has more than 1 MiB" in endless.stderr
 
 
 def test_a_private_key_stays_here(inn: Inn, tmp_path: Path) -> None:

@@ -69,6 +69,20 @@ def test_every_command_is_where_the_table_says(inn: Inn) -> None:
         assert command.words.splitlines()[0] in out
 
 
+def test_arguments_are_called_as_in_the_usage(inn: Inn) -> None:
+    for command in COMMANDS:
+        usage = re.sub(r"--\S+ [A-Z]+", "", command.usage.replace("[OPTIONS]", ""))
+        called = re.findall(r"[A-Z][A-Z:-]+", usage)
+        out = inn.well(*command.name.split(), "--help")
+        rows = out.partition("Arguments:\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^  ([A-Z][A-Z:-]+)", rows, re.M) == called, command.name
+        assert command.usage.startswith("[OPTIONS]") == ("options:" in out.lower()), command.name
+
+
+def test_examples_fit_an_ordinary_terminal() -> None:
+    assert [example for command in COMMANDS for example in command.examples if len(f"  {example}") > 80] == []
+
+
 def test_every_option_says_what_it_does(inn: Inn) -> None:
     for command in COMMANDS:
         out = inn.well(*command.name.split(), "--help")

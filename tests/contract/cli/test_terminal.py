@@ -7,6 +7,7 @@ import signal
 import httpx
 import pytest
 
+from innkeeper.sim.machines import panic
 from tests.contract.api.asking import done, launch
 from tests.contract.cli.running import INN, PATIENCE_S, environment, in_terminal, ran, started, terminal
 from tests.contract.daemon import Daemon
@@ -110,7 +111,7 @@ def test_a_command_that_cannot_hear_holds_nobody(daemon: Daemon, api: httpx.Clie
         process.stdin.write("x")
         process.stdin.flush()
         assert process.stdout.read(1) == "x"
-        daemon.do(lambda: daemon.state.panic("dead"))
+        daemon.do(lambda: panic(daemon.state, "dead"))
         process.terminate()
         assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
         assert process.stderr is not None

@@ -15,6 +15,7 @@ import pytest
 from innkeeper.model.ids import HostId, InstanceId, NetworkId, ProjectId, TemplateId
 from innkeeper.model.network import Network
 from innkeeper.model.observed import MachineState
+from innkeeper.sim import machines
 from innkeeper.sim.host import SimHost
 from innkeeper.sim.metal.guests import Guest
 from innkeeper.sim.metal.pool import Recipe, tiny_image
@@ -52,7 +53,7 @@ class SimWorld:
         running.guest = replace(running.guest, ignores_shutdown=True)
 
     async def panic(self, instance: InstanceId) -> None:
-        self.state.panic(instance)
+        machines.panic(self.state, instance)
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ from innkeeper.model.template import Image
 from innkeeper.ports.streams import ExecRequest, Exited, Failed
 from tests.contract.host.world import Stage
 from tests.vm.built import built_image
-from tests.vm.daemon.template import put_image
+from tests.vm.installation.template import put_image
 
 NETWORK = Network(
     id=NetworkId("net-0123456789ab"),

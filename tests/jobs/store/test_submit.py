@@ -145,7 +145,7 @@ async def test_growing_needs_room_too(tmp_path: Path) -> None:
         await accepted(store, launch(ONE), "op-1")
         bigger = replace(ONE.row(), generation=2, size=replace(SIZE, memory_mib=513))
         plan = replace(rename(ONE.row(), "web1"), accept=(Put(noun=bigger),), takes_over=True)
-        assert "256 MiB of memory are left, 257 more" in (await refused(store, plan, "op-2")).what
+        assert "256 MiB of memory are left, 257 MiB more" in (await refused(store, plan, "op-2")).what
         assert store.pictures.cluster().claims[ONE.row().ref] == "op-1"
 
 

@@ -148,7 +148,9 @@ def test_what_is_wanted_when_it_failed(decide: Decide, wanted: Wanted, back: Wan
 @every_phase
 def test_nothing_is_done_to_what_is_being_deleted(decide: Decide, phase: Phase | None) -> None:
     cluster, web = standing(phase, wanted=Wanted.ABSENT)
-    assert "web is being deleted" in refused(decide(cluster, web)).reason
+    refusal = refused(decide(cluster, web))
+    assert refusal.reason == "web is being deleted"
+    assert refusal.hint.endswith("inn wait web --for deleted")
 
 
 @everything
@@ -187,6 +189,7 @@ def test_undo_of_single_steps() -> None:
         (Phase.RUNNING, "inn restart web"),
         (Phase.PAUSED, "inn resume web"),
         (Phase.NO_SPACE, "Make room"),
+        (Phase.PANICKED, "inn restart web --force"),
         (Phase.UNKNOWN, "inn stop web --force"),
     ],
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.vm.built import built_image
-from tests.vm.daemon.house import House, installation
-from tests.vm.daemon.template import put_template
+from tests.vm.installation.house import House, installation
+from tests.vm.installation.template import put_template
 
 _NEEDED = ("qemu-system-x86_64", "qemu-img", "dnsmasq")
 

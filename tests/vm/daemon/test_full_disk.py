@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.vm.built import built_image
-from tests.vm.daemon.house import WORK_S, House, Problem, end_processes, installation
-from tests.vm.daemon.template import put_template
-from tests.vm.daemon.traces import assert_tidy, traces
+from tests.vm.installation.house import WORK_S, House, Problem, end_processes, installation
+from tests.vm.installation.template import put_template
+from tests.vm.installation.traces import assert_tidy, traces
 
 _ROOMY_MIB = 4096
 _WRITE = "yes | head -c 20000000 > /root/much; sync; wc -c < /root/much > /root/done"

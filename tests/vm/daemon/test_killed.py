@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.vm.daemon.house import House
-from tests.vm.daemon.traces import assert_tidy, traces
+from tests.vm.installation.house import House
+from tests.vm.installation.traces import assert_tidy, traces
 
 Do = Callable[[House], dict[str, object]]
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.vm.daemon.house import BOOT_S, House, Problem
-from tests.vm.daemon.traces import assert_tidy, traces
+from tests.vm.installation.house import BOOT_S, House, Problem
+from tests.vm.installation.process import INN
+from tests.vm.installation.traces import assert_tidy, traces
 
 
 def test_two_launched_together_are_two(house: House) -> None:
@@ -76,6 +82,51 @@ def test_commands_streams_and_exit_codes(house: House) -> None:
     house.remove("speaks")
 
 
+def test_files_in_and_out(house: House, tmp_path: Path) -> None:
+    """Links are followed, devices and pipes written into, modes kept, and nothing is left on the way."""
+    house.launch("files")
+    made = "mkdir /srv/x; ln -s x/a /srv/link; echo old > /srv/x/a; ln -s x/b /srv/new; mkfifo /tmp/pipe"
+    house.said_in("files", "sh", "-c", f"{made}; cat /tmp/pipe > /root/heard 2> /dev/null < /dev/null &")
+    mine = tmp_path / "mine"
+    mine.write_bytes(os.urandom(300_000))
+    mine.chmod(0o751)
+    for place in ("/srv/link", "/srv/new", "/srv/x/", "/tmp/pipe", "/dev/null"):
+        assert house.inn("push", str(mine), f"files:{place}").returncode == 0, place
+    assert house.inn("push", "-", "files:given", stdin=mine.read_bytes()).returncode == 0
+    kinds = house.said_in("files", "stat", "-c", "%n %F %a", "/srv/link", "/srv/x/b", "/srv/x/mine", "/dev/null")
+    assert [line.split(" ", 1)[1][:12] for line in kinds.splitlines()] == [
+        "symbolic lin",
+        "regular file",
+        "regular file",
+        "character sp",
+    ]
+    for place in ("/srv/x/a", "/srv/new", "/srv/x/mine", "/root/heard", "given"):
+        assert house.inn("pull", f"files:{place}", "-").stdout == mine.read_bytes(), place
+    assert house.inn("pull", "files:/srv/link", str(tmp_path)).returncode == 0
+    assert ((tmp_path / "link").stat().st_mode & 0o7777, (tmp_path / "link").read_bytes()) == (0o751, mine.read_bytes())
+    for place, words in (("/", b"is a folder"), ("/srv/x/", b"is a folder"), ("/nix", b"No such file")):
+        refused = house.inn("pull", f"files:{place}", str(tmp_path))
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert words in refused.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "mine"]
+    _told_to_end(house, "push", "-", "files:/srv/x/half")
+    house.remove("files")
+    assert_tidy(house)
+
+
+def _told_to_end(house: House, *words: str) -> None:
+    """While it waits for more; then nothing of it is in the guest."""
+    parts = ("find", "/srv", "-name", ".inn-part.*")
+    assert house.said_in("files", *parts) == ""
+    with subprocess.Popen([*INN, *words], env=house.environment(), stdin=subprocess.PIPE) as push:
+        until = time.monotonic() + BOOT_S
+        while house.said_in("files", *parts) == "":
+            assert time.monotonic() < until
+        push.terminate()
+        assert push.wait(BOOT_S) == 128 + signal.SIGTERM
+    assert house.said_in("files", *parts) == ""
+
+
 def test_pause_and_resume(house: House) -> None:
     house.launch("naps")
     house.power("naps", "pause")
@@ -115,7 +166,7 @@ def test_counters_are_taken_and_shown(house: House) -> None:
     house.said_in("busy", "sh", "-c", "head -c 4000000 /dev/urandom > /root/data && sync")
     until = asyncio.run(_metrics(house, "busy"))
     assert until[-1]["memory_mib"] > 10
-    assert max(rates["cpu"] for rates in until) > 0
+    assert max(rates["cpus"] for rates in until) > 0
     shown = house.inn("show", "busy", "--metrics")
     assert shown.returncode == 0, shown
     assert b"cpu" in shown.stdout.lower()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.daemon.house import House
-from tests.vm.daemon.traces import assert_tidy
+from tests.vm.installation.house import House
+from tests.vm.installation.traces import assert_tidy
 
 _MEMORY = Path("/sys/fs/cgroup/memory")  # version 1, as this test writes it
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm.daemon.house import House, installation
-from tests.vm.daemon.process import START_S
-from tests.vm.daemon.template import put_template
-from tests.vm.daemon.traces import assert_tidy, traces
+from tests.vm.installation.house import House, installation
+from tests.vm.installation.process import START_S
+from tests.vm.installation.template import put_template
+from tests.vm.installation.traces import assert_tidy, traces
 
 _OLD = """\
 #!{python}

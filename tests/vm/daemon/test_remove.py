@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.vm.daemon.house import House
-from tests.vm.daemon.traces import traces
+from tests.vm.installation.house import House
+from tests.vm.installation.traces import traces
 
 
 def _removed(house: House) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.daemon.house import House, Problem
-from tests.vm.daemon.process import INN
-from tests.vm.daemon.traces import assert_tidy, traces
+from tests.vm.installation.house import House, Problem
+from tests.vm.installation.process import INN
+from tests.vm.installation.traces import assert_tidy, traces
 
 WORDS = b"hello from the boot sector\r\n"
 _SLEEP = bytes.fromhex("faf4ebfc")  # cli; hlt; and again

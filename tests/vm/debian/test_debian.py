@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.vm.built import built_image
-from tests.vm.daemon.house import House, installation
-from tests.vm.daemon.process import INN
-from tests.vm.daemon.template import put_template
-from tests.vm.daemon.traces import assert_tidy
+from tests.vm.installation.house import House, installation
+from tests.vm.installation.process import INN
+from tests.vm.installation.template import put_template
+from tests.vm.installation.traces import assert_tidy
 
 BOOT_S = 900  # 20 on a quiet machine without KVM, and cloud-init takes as long again
 USER_DATA = """#cloud-config

@@ -9,13 +9,14 @@ import binascii
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AwareDatetime
 
 from innkeeper.api import schemas
 from innkeeper.api.answers import ACCEPTED, SHOWN, accepted, plainly, shown
 from innkeeper.api.asked import Asked, granted
 from innkeeper.api.pages import Paged
 from innkeeper.api.problems import invalid
-from innkeeper.api.shown import instance_out, rates_out, steps_out
+from innkeeper.api.shown import STATUSES, instance_out, metric_out, plan_out, rates_out, status_of
 from innkeeper.control.instances import Instances
 from innkeeper.control.launching import Launching, LaunchOrder
 from innkeeper.control.monitor import Monitor
@@ -26,14 +27,16 @@ from innkeeper.model.instance import FirstBoot
 from innkeeper.plan.launch import LaunchWish
 from innkeeper.ports.store import Pictures
 
-Since = Annotated[int, Query(ge=0, le=1 << 40, description="five-minute spans from this moment on")]
+Since = Annotated[AwareDatetime | None, Query(description="five-minute spans from this moment on")]
+WithLabels = Annotated[list[str] | None, Query(description="only those with this label, KEY=VALUE; may be repeated")]
+OfStatus = Annotated[str | None, Query(description="only those that are so, such as `running`")]
 Force = Annotated[bool, Query(description="as it runs, and over the head of any operation that holds it")]
 
 
 def routes(asked: Asked, pictures: Pictures, instances: Instances, launching: Launching, monitor: Monitor) -> APIRouter:
     router = APIRouter(prefix="/v1/instances", tags=["instances"])
     _reading(router, asked, pictures, instances, monitor)
-    _launching(router, asked, pictures, launching)
+    _launching(router, asked, pictures, launching, monitor)
     _changing(router, asked, instances)
     return router
 
@@ -43,10 +46,17 @@ def _reading(router: APIRouter, asked: Asked, pictures: Pictures, instances: Ins
     OfProject = Annotated[ProjectId, Depends(asked.project)]
 
     @router.get("", response_model=schemas.Instances)
-    async def list_instances(who: WhoAsks, project: OfProject, page: Paged) -> Any:
+    async def list_instances(
+        who: WhoAsks, project: OfProject, page: Paged, label: WithLabels = None, status: OfStatus = None
+    ) -> Any:
         """By name, those being launched or deleted too."""
-        cluster = pictures.cluster()
-        items, after = page.of(granted(instances.all(who, project)), lambda i: (i.name,))
+        cluster, labels = pictures.cluster(), _labels(label or [])
+        if status not in (None, *STATUSES):
+            raise invalid(f"no instance is ever {status}", f"One of: {', '.join(STATUSES)}")
+        found = [i for i in granted(instances.all(who, project)) if labels.items() <= dict(i.labels).items()]
+        if status is not None:
+            found = [i for i in found if status_of(cluster, i) == status]
+        items, after = page.of(found, lambda i: (i.name,))
         return plainly(schemas.Instances(items=[instance_out(cluster, i, monitor) for i in items], next=after))
 
     @router.get("/{word}", response_model=schemas.InstanceOut, responses=SHOWN)
@@ -55,17 +65,15 @@ def _reading(router: APIRouter, asked: Asked, pictures: Pictures, instances: Ins
         return shown(request, instance_out(pictures.cluster(), instance, monitor), instance.generation)
 
     @router.get("/{word}/metrics", response_model=schemas.MetricsOut)
-    async def instance_metrics(word: str, who: WhoAsks, project: OfProject, since: Since = 0) -> Any:
+    async def instance_metrics(word: str, who: WhoAsks, project: OfProject, since: Since = None) -> Any:
         """What it used: the last hour in spans of 10 s, two weeks in spans of 5 minutes."""
         instance = granted(instances.find(who, project, word))
-        kept = await monitor.kept(instance.id, since)
+        kept = await monitor.kept(instance.id, 0 if since is None else int(since.timestamp()))
         recent = [r for r in map(rates_out, monitor.ring(instance.id)) if r is not None]
-        fields = schemas.MetricOut.model_fields
-        rows = [schemas.MetricOut(**{f: getattr(k, f) for f in fields}) for k in kept]
-        return plainly(schemas.MetricsOut(recent=recent, kept=rows))
+        return plainly(schemas.MetricsOut(recent=recent, kept=[metric_out(k) for k in kept]))
 
 
-def _launching(router: APIRouter, asked: Asked, pictures: Pictures, launching: Launching) -> None:
+def _launching(router: APIRouter, asked: Asked, pictures: Pictures, launching: Launching, monitor: Monitor) -> None:
     WhoAsks = Annotated[Principal, Depends(asked.who)]
     Ask = Annotated[Asking, Depends(asked.asking)]
 
@@ -77,8 +85,7 @@ def _launching(router: APIRouter, asked: Asked, pictures: Pictures, launching: L
             return accepted(await launching.launch(who, order, asking))
         cluster = pictures.cluster()
         plans = granted(launching.rehearse(who, asking.project, order, asking.at))
-        items = [schemas.PlanOut(title=p.title, steps=steps_out(p, cluster), notes=list(p.notes)) for p in plans]
-        return plainly(schemas.Plans(items=items))
+        return plainly(schemas.Plans(items=[plan_out(p, cluster, monitor) for p in plans]))
 
 
 def _changing(router: APIRouter, asked: Asked, instances: Instances) -> None:
@@ -92,6 +99,16 @@ def _changing(router: APIRouter, asked: Asked, instances: Instances) -> None:
     @router.delete("/{word}", **ACCEPTED)
     async def delete(word: str, who: WhoAsks, asking: Ask, force: Force = False) -> Response:
         return accepted(await instances.delete(who, word, asking, force=force))
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    labels = dict[str, str]()
+    for pair in pairs:
+        key, given, value = pair.partition("=")
+        if not key or not given:
+            raise invalid(f"label {pair!r} has no key and value", "For example: label=team=blue")
+        labels[key] = value
+    return labels
 
 
 def _or_plans(accepted: dict[str, Any]) -> dict[str, Any]:

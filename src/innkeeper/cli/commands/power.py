@@ -11,21 +11,27 @@ from innkeeper.cli.follow import each, follow, post
 from innkeeper.cli.grammar.words import HERE, Here, Instance, InstanceNames, named
 from innkeeper.cli.line import Line, at
 from innkeeper.cli.units import seconds
+from innkeeper.cli.waiting import until
 
 Force = Annotated[bool, Parameter(help="at once, and over the head of any operation that holds it")]
 Grace = Annotated[str, Parameter(help="how long the guest may take before it is forced, such as 30s", metavar="TIME")]
+Wait = Annotated[bool, Parameter(help="wait until the guest answers")]
 
 
-def start(*names: InstanceNames, where: Here = HERE) -> None:
+def start(*names: InstanceNames, wait: Wait = False, where: Here = HERE) -> None:
     _all("start", names, where.line)
+    _answered(where.line, names if wait else ())
 
 
 def stop(*names: InstanceNames, force: Force = False, grace: Grace = "60s", where: Here = HERE) -> None:
     _all("stop", names, where.line, {"force": force, "grace_s": seconds(grace, "--grace")})
 
 
-def restart(*names: InstanceNames, force: Force = False, grace: Grace = "60s", where: Here = HERE) -> None:
+def restart(
+    *names: InstanceNames, force: Force = False, grace: Grace = "60s", wait: Wait = False, where: Here = HERE
+) -> None:
     _all("restart", names, where.line, {"force": force, "grace_s": seconds(grace, "--grace")})
+    _answered(where.line, names if wait else ())
 
 
 def pause(*names: InstanceNames, where: Here = HERE) -> None:
@@ -42,7 +48,11 @@ def delete(*names: InstanceNames, force: Force = False, where: Here = HERE) -> N
 
 
 def rename(
-    name: Instance, new_name: Annotated[str, Parameter(help="what it is called from now on")], /, *, where: Here = HERE
+    name: Instance,
+    new_name: Annotated[str, Parameter(name="new-name", help="what it is called from now on")],
+    /,
+    *,
+    where: Here = HERE,
 ) -> None:
     line = where.line
     follow(line, line.patch(at("instances", name), {"name": new_name}))
@@ -50,3 +60,8 @@ def rename(
 
 def _all(deed: str, names: Sequence[str], line: Line, body: dict[str, Any] | None = None) -> None:
     each(named(names), lambda name: post(line, at("instances", name, deed), body), line)
+
+
+def _answered(line: Line, names: Sequence[str]) -> None:
+    for name in dict.fromkeys(names):
+        until(line, name)

@@ -12,8 +12,8 @@ from innkeeper.cli.line import CannotGoOn, Line, at
 from innkeeper.cli.output import show_one
 from innkeeper.cli.units import human_mib
 
-Network = Annotated[str, Parameter(help="the network: its name, or the beginning of its id")]
-Host = Annotated[str | None, Parameter(help="the host; not needed where there is only one")]
+Network = Annotated[str, Parameter(name="network", help="the network: its name, or the beginning of its id")]
+Host = Annotated[str | None, Parameter(name="host", help="the host; not needed where there is only one")]
 
 
 def list_hosts(*, form: Format = "table", where: Here = HERE) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 from innkeeper.cli.commands import lists
 from innkeeper.cli.follow import each, follow, post
 from innkeeper.cli.grammar.words import HERE, Format, Here, Instance, Template
-from innkeeper.cli.line import CannotGoOn, at
+from innkeeper.cli.line import CannotGoOn, Line, at
 from innkeeper.cli.output import show_one
 from innkeeper.cli.units import human_bytes, human_size
 
@@ -38,13 +39,13 @@ def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Default", human_size(one["default_size"])),
         ("Brings", ", ".join(brings) or "nothing of ours"),
         ("Origin", one["origin"]),
-        ("Used by", f"{one['used_by']} instances"),
+        ("Used by", "1 instance" if one["used_by"] == 1 else f"{one['used_by']} instances"),
     ]
 
 
 def build(recipe: Annotated[str, Parameter(help="what to build: debian-12 or tiny")], /, *, where: Here = HERE) -> None:
     line = where.line
-    follow(line, post(line, at("templates", "build"), {"recipe": recipe}))
+    _made(line, post(line, at("templates", "build"), {"recipe": recipe}))
 
 
 def import_(
@@ -61,12 +62,12 @@ def import_(
         wrong = "is no file" if path.exists() else "is not there"
         raise CannotGoOn(f"{path} {wrong}", "Give the path of a disk image on the daemon's machine", 2)
     line, body = where.line, {"name": name, "path": str(path), "format": image_format, "firmware": firmware}
-    follow(line, post(line, at("templates", "import"), body))
+    _made(line, post(line, at("templates", "import"), body))
 
 
 def publish(instance: Instance, /, *, name: NewName, where: Here = HERE) -> None:
     line = where.line
-    follow(line, post(line, at("templates", "publish"), {"instance": instance, "name": name}))
+    _made(line, post(line, at("templates", "publish"), {"instance": instance, "name": name}))
 
 
 def delete(*names: Template, where: Here = HERE) -> None:
@@ -74,3 +75,10 @@ def delete(*names: Template, where: Here = HERE) -> None:
         raise CannotGoOn("no template was named", "See: inn template list", 2)
     line = where.line
     each(names, lambda name: line.delete(at("templates", name)), line)
+
+
+def _made(line: Line, operation: dict[str, Any]) -> None:
+    """Follow what makes a template, and say which it has become."""
+    made, *_ = follow(line, operation)["subjects"]  # of a publication its instance follows
+    one = line.get(at("templates", made))
+    sys.stdout.write(f"Template {one['name']}:{one['version']} is ready ({human_bytes(one['stored_bytes'])})\n")

@@ -91,7 +91,7 @@ def spoken(app: App, words: Sequence[str]) -> None:
     try:
         app(_apart(words), print_error=False, exit_on_error=False)
     except CycloptsError as wrong:
-        raise CannotGoOn(_wrong(wrong), _right(wrong), 2) from wrong
+        raise CannotGoOn(_wrong(wrong), _right(wrong, app.name[0]), 2) from wrong
 
 
 def _apart(words: Sequence[str]) -> list[str]:
@@ -151,10 +151,10 @@ def _did_you_mean(word: str, names: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _right(wrong: CycloptsError) -> str:
+def _right(wrong: CycloptsError, program: str) -> str:
     """How it is said, or where that is told."""
     name = " ".join(wrong.command_chain or ())
     command = next((c for c in COMMANDS if name in (c.name, *c.aliases)), None)
     if command is not None and isinstance(wrong, MissingArgumentError | UnusedCliTokensError):
         return f"It is: inn {command.name} {command.usage}"
-    return f"See: inn {name} --help" if name else "See: inn --help"
+    return f"See: {program} {name} --help" if name else f"See: {program} --help"

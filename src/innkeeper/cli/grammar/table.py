@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HERE = "innkeeper.cli.commands."
+_NARROW = "\n\nA terminal shows the columns that fit; a pipe, and -f, all of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +31,56 @@ _INSTANCES = (
         "[OPTIONS] TEMPLATE [NAME]",
         "Make an instance from a template and start it.\n\nReturns once it runs; the guest may still be booting.",
         (
-            "inn launch debian-12 web --cpus 2 --memory 1GiB --disk 10GiB --ssh-key ~/.ssh/id_ed25519.pub",
+            "inn launch debian-12 web --cpus 2 --memory 1GiB --disk 10GiB",
+            "inn launch debian-12 web --ssh-key ~/.ssh/id_ed25519.pub",
             "inn launch debian-12 web --user-data cloud.yaml --wait",
             "inn launch tiny --count 5 --ephemeral --ttl 1h",
             "inn launch tiny 'node{n}' --count 3 --all-or-none",
             "inn launch tiny web --dry-run",
         ),
     ),
-    Command("list", f"{_HERE}instances:list_", "[OPTIONS]", "List instances.", ("inn list -f json",), ("ls",)),
-    Command("show", f"{_HERE}instances:show", "[OPTIONS] NAME", "Show one instance.", ("inn show web --metrics",)),
-    Command("start", f"{_HERE}power:start", "NAME...", "Start stopped instances."),
+    Command(
+        "list",
+        f"{_HERE}instances:list_",
+        "[OPTIONS]",
+        f"List instances.{_NARROW}",
+        ("inn list --status running --label team=blue", "inn list -f json"),
+        ("ls",),
+    ),
+    Command("show", f"{_HERE}instances:show", "[OPTIONS] INSTANCE", "Show one instance.", ("inn show web --metrics",)),
+    Command(
+        "start",
+        f"{_HERE}power:start",
+        "[OPTIONS] INSTANCE...",
+        "Start stopped instances.\n\nReturns once they run; with --wait, once their guests answer.",
+        ("inn start web --wait",),
+    ),
     Command(
         "stop",
         f"{_HERE}power:stop",
-        "[OPTIONS] NAME...",
+        "[OPTIONS] INSTANCE...",
         "Shut instances down.\n\nThe guest is asked, and forced when its time is up.",
         ("inn stop web db", "inn stop web --grace 10s", "inn stop web --force"),
     ),
-    Command("restart", f"{_HERE}power:restart", "[OPTIONS] NAME...", "Shut instances down and start them again."),
-    Command("pause", f"{_HERE}power:pause", "NAME...", "Stop the virtual CPUs; memory stays."),
+    Command("restart", f"{_HERE}power:restart", "[OPTIONS] INSTANCE...", "Shut instances down and start them again."),
+    Command("pause", f"{_HERE}power:pause", "[OPTIONS] INSTANCE...", "Stop the virtual CPUs; memory stays."),
     Command(
         "resume",
         f"{_HERE}power:resume",
-        "NAME...",
+        "[OPTIONS] INSTANCE...",
         "Let paused instances go on.\n\nAlso those that were paused because the disk was full, once there is room.",
     ),
     Command(
-        "rename", f"{_HERE}power:rename", "NAME NEW-NAME", "Give an instance another name.", ("inn rename web www",)
+        "rename",
+        f"{_HERE}power:rename",
+        "[OPTIONS] INSTANCE NEW-NAME",
+        "Give an instance another name.",
+        ("inn rename web www",),
     ),
     Command(
         "delete",
         f"{_HERE}power:delete",
-        "[OPTIONS] NAME...",
+        "[OPTIONS] INSTANCE...",
         "Delete instances with their disks.",
         ("inn delete web", "inn delete web db --force"),
         ("rm",),
@@ -69,7 +88,7 @@ _INSTANCES = (
     Command(
         "wait",
         f"{_HERE}instances:wait",
-        "[OPTIONS] NAME...",
+        "[OPTIONS] INSTANCE...",
         "Wait until an instance is so far.",
         ("inn wait web", "inn wait web --for cloud-init", "inn wait web --for stopped --timeout 90s"),
     ),
@@ -78,34 +97,47 @@ _INSIDE = (
     Command(
         "exec",
         f"{_HERE}streams:exec_",
-        "[OPTIONS] NAME -- COMMAND [ARGUMENTS]",
+        "[OPTIONS] INSTANCE -- COMMAND...",
         "Run a command in an instance.\n\nIts input, output and exit code are passed on; 255 says that the command did "
         "not run or its line broke.",
         ("inn exec web -- uname -a", "inn exec web --user www -- ls -l", "echo hello | inn exec web -- cat"),
     ),
-    Command("shell", f"{_HERE}streams:shell", "[OPTIONS] NAME", "Open a shell in an instance."),
+    Command("shell", f"{_HERE}streams:shell", "[OPTIONS] INSTANCE", "Open a shell in an instance."),
     Command(
         "console",
         f"{_HERE}streams:console",
-        "NAME",
+        "[OPTIONS] INSTANCE",
         "Look at an instance's serial console, and type on it.\n\nWhat was said lately, then live. Ctrl-] ends it.",
     ),
     Command(
         "push",
         f"{_HERE}files:push",
-        "FILE NAME:PATH",
+        "[OPTIONS] FILE INSTANCE:PATH",
         "Copy a file into an instance.\n\nA path that is a folder takes the file under its own name. The file's mode "
-        "goes with it.",
-        ("inn push site.conf web:/etc/nginx/conf.d/",),
+        "goes with it. Links are followed; a device or a pipe is written into.",
+        ("inn push site.conf web:/etc/nginx/conf.d/", "date | inn push - web:/etc/stamp"),
     ),
     Command(
         "pull",
         f"{_HERE}files:pull",
-        "NAME:PATH [FILE]",
-        "Copy a file out of an instance.\n\nWithout a place here it comes into this folder, under its own name.",
-        ("inn pull web:/var/log/syslog", "inn pull web:/etc/hosts /tmp/web-hosts"),
+        "[OPTIONS] INSTANCE:PATH [FILE]",
+        "Copy a file out of an instance.\n\nWithout a place here it comes into this folder, under its own name. A file "
+        "that is replaced keeps its mode; a new one has that of the file there. Links are followed; a device or a pipe "
+        "is written into.",
+        (
+            "inn pull web:/var/log/syslog",
+            "inn pull web:/etc/hosts /tmp/web-hosts",
+            "inn pull web:/var/log/syslog - | grep error",
+        ),
     ),
-    Command("logs", f"{_HERE}instances:logs", "NAME", "Print what an instance said on its console, and QEMU."),
+    Command(
+        "logs",
+        f"{_HERE}streams:logs",
+        "[OPTIONS] INSTANCE",
+        "Print what an instance said on its console, and QEMU.\n\nAlso of one that is down. With --follow the console "
+        "alone, and live.",
+        ("inn logs web", "inn logs web --follow"),
+    ),
     Command(
         "top",
         f"{_HERE}top:top",
@@ -115,45 +147,52 @@ _INSIDE = (
     ),
 )
 _TEMPLATES = (
-    Command("template list", f"{_HERE}templates:list_", "[OPTIONS]", "List templates."),
-    Command("template show", f"{_HERE}templates:show", "[OPTIONS] NAME", "Show one template."),
+    Command("template list", f"{_HERE}templates:list_", "[OPTIONS]", f"List templates.{_NARROW}"),
+    Command("template show", f"{_HERE}templates:show", "[OPTIONS] TEMPLATE", "Show one template."),
     Command(
         "template build",
         f"{_HERE}templates:build",
-        "RECIPE",
+        "[OPTIONS] RECIPE",
         "Build the next version of a catalogue entry: debian-12 or tiny.\n\nCtrl-C cancels, and nothing remains.",
         ("inn template build debian-12",),
     ),
     Command(
         "template import",
         f"{_HERE}templates:import_",
-        "FILE --name NAME --image-format FORMAT [OPTIONS]",
+        "[OPTIONS] FILE --name NAME --image-format FORMAT",
         "Make a template from a disk image on the daemon's machine.",
-        ("inn template import ./noble.img --name ubuntu-24.04 --image-format qcow2 --firmware uefi",),
+        ("inn template import sid.img --name sid --image-format qcow2 --firmware uefi",),
     ),
     Command(
         "template publish",
         f"{_HERE}templates:publish",
-        "INSTANCE --name NAME",
+        "[OPTIONS] INSTANCE --name NAME",
         "Make a template from a stopped instance.",
         ("inn stop web; inn template publish web --name golden",),
     ),
-    Command("template delete", f"{_HERE}templates:delete", "NAME...", "Delete versions of templates.", (), ("rm",)),
+    Command(
+        "template delete",
+        f"{_HERE}templates:delete",
+        "[OPTIONS] TEMPLATE...",
+        "Delete versions of templates.",
+        (),
+        ("rm",),
+    ),
 )
 _SITE = (
-    Command("network list", f"{_HERE}site:list_networks", "[OPTIONS]", "List networks."),
-    Command("network show", f"{_HERE}site:show_network", "[OPTIONS] NAME", "Show one network."),
-    Command("host list", f"{_HERE}site:list_hosts", "[OPTIONS]", "List hosts, and what they have promised."),
-    Command("host show", f"{_HERE}site:show_host", "[OPTIONS] [NAME]", "Show one host."),
-    Command("operation list", f"{_HERE}operations:list_", "[OPTIONS]", "List operations, newest first."),
-    Command("operation show", f"{_HERE}operations:show", "[OPTIONS] ID", "Show an operation with its steps."),
+    Command("network list", f"{_HERE}site:list_networks", "[OPTIONS]", f"List networks.{_NARROW}"),
+    Command("network show", f"{_HERE}site:show_network", "[OPTIONS] NETWORK", "Show one network."),
+    Command("host list", f"{_HERE}site:list_hosts", "[OPTIONS]", f"List hosts, and what they have promised.{_NARROW}"),
+    Command("host show", f"{_HERE}site:show_host", "[OPTIONS] [HOST]", "Show one host."),
+    Command("operation list", f"{_HERE}operations:list_", "[OPTIONS]", f"List operations, newest first.{_NARROW}"),
+    Command("operation show", f"{_HERE}operations:show", "[OPTIONS] OPERATION", "Show an operation with its steps."),
     Command(
         "operation cancel",
         f"{_HERE}operations:cancel",
-        "ID",
+        "[OPTIONS] OPERATION",
         "Stop an operation at its next step and undo what it did.\n\nReturns at once.",
     ),
-    Command("operation wait", f"{_HERE}operations:wait", "[OPTIONS] ID", "Wait until an operation has ended."),
+    Command("operation wait", f"{_HERE}operations:wait", "[OPTIONS] OPERATION", "Wait until an operation has ended."),
 )
 _DAEMON = (
     # The daemon is composed in main, above the command line, so these are named and not imported.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import CoercionError, Group, Parameter, Token
 from cyclopts.completion import CompletionContext
 
 from innkeeper.cli.line import CannotGoOn, Line
@@ -14,6 +15,14 @@ from innkeeper.cli.line import CannotGoOn, Line
 _COMPLETING_S = 2.0
 
 COMMON = Group("Common options", sort_key=9)
+
+
+def whole(_: object, tokens: Sequence[Token]) -> int:
+    """A number of digits alone; what reads numbers otherwise would round `1.5`."""
+    word = tokens[0].value
+    if not re.fullmatch(r"-?[0-9]{1,30}", word):
+        raise CoercionError(token=tokens[0], target_type=int)
+    return int(word)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +66,16 @@ def operation_ids(context: CompletionContext) -> list[str]:
 
 
 Instance = Annotated[
-    str, Parameter(completer=instance_names, help="the instance: its name, or the beginning of its id")
+    str, Parameter(name="instance", completer=instance_names, help="the instance: its name, or the beginning of its id")
 ]
-InstanceNames = Annotated[str, Parameter(completer=instance_names, help="the instances: names, or beginnings of ids")]
+InstanceNames = Annotated[
+    str, Parameter(name="instance", completer=instance_names, help="the instances: names, or beginnings of ids")
+]
 Template = Annotated[
-    str, Parameter(completer=template_names, help="the template: its name (newest version), name:version, or id")
+    str,
+    Parameter(
+        name="template", completer=template_names, help="the template: its name (newest version), name:version, or id"
+    ),
 ]
 OperationId = Annotated[str, Parameter(completer=operation_ids, help="the operation: its id, or its beginning")]
 Format = Annotated[

@@ -187,21 +187,23 @@ def _no_room(draft: Draft, after: Cluster, changes: Sequence[Change]) -> Stale |
         row = after.hosts.get(host)
         total = Usage() if row is None else capacity(row)
         draft.growing.add(host)
-        for what, now, then, most in (
-            ("vCPUs", used.vcpus, had.vcpus, total.vcpus),
-            ("MiB of memory", used.memory_mib, had.memory_mib, total.memory_mib),
-            ("GiB of disk", used.disk_gib, had.disk_gib, total.disk_gib),
+        for unit, what, now, then, most in (
+            ("vCPUs", "", used.vcpus, had.vcpus, total.vcpus),
+            ("MiB", " of memory", used.memory_mib, had.memory_mib, total.memory_mib),
+            ("GiB", " of disk", used.disk_gib, had.disk_gib, total.disk_gib),
         ):
             if now > then and now > most:
                 name = host if row is None else row.name
                 left = max(0, most - then)
-                return Stale(what=f"host {name} has no room: {left} {what} are left, {now - then} more are asked for")
+                words = f"{left} {unit}{what} are left, {now - then} {unit} more are asked for"
+                return Stale(what=f"host {name} has no room: {words}")
     return None
 
 
 def _called(cluster: Cluster, ref: Ref) -> str:
+    """A claim on a name has the name itself in its id, after the project."""
     noun = cluster.get(ref)
-    return str(ref) if noun is None else f"{ref.kind.value} {noun.name}"
+    return f"{ref.kind.value} {ref.id.rpartition('/')[2] if noun is None else noun.name}"
 
 
 def _ref(change: Change) -> Ref:

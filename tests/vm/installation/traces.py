@@ -13,7 +13,7 @@ from innkeeper.drivers.linuxnet.hand import LinuxNet
 from innkeeper.drivers.qemu.hand import strays
 from innkeeper.main.place import Place
 from innkeeper.main.solo import net_settings
-from tests.vm.daemon.house import House
+from tests.vm.installation.house import House
 
 _DOWN = ("stopped", "crashed")
 

@@ -21,7 +21,7 @@ import httpx
 
 from innkeeper.drivers.qemu.hand import kill_stray, strays
 from innkeeper.main.remove import without_networks
-from tests.vm.daemon.process import INN, Process
+from tests.vm.installation.process import INN, Process
 
 WORK_S, BOOT_S = 180.0, 240.0  # two and four, on a quiet machine
 
