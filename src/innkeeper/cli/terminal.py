@@ -12,6 +12,7 @@ import termios
 import threading
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
 
 _CHUNK = 16 * 1024
 _AHEAD = 4  # chunks that may be read before they are sent
@@ -82,3 +83,56 @@ def heard(numbers: tuple[signal.Signals, ...], hear: Callable[[int], object]) ->
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def unwound() -> Iterator[None]:
+    """In the block, being told to end unwinds as Ctrl-C does, so that it is tidied up. A second time ends at once."""
+    told = list[int]()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        interrupt = signal.getsignal(signal.SIGINT)  # while a loop runs, the loop's own: an error would hit any task
+        if callable(interrupt):
+            interrupt(signal.SIGINT, frame)
+
+    # Who has us ignore them, as nohup does, is obeyed.
+    ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    with _interruptible():
+        for number in ours:
+            signal.signal(number, end)
+        try:
+            yield
+        except KeyboardInterrupt:
+            if told:
+                sys.exit(128 + told[0])
+            raise
+        finally:
+            for number in ours:
+                signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A shell's job in the background ignores Ctrl-C, and goes on doing so; but there is what Ctrl-C would do."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which also drops one that waits
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+
+
+@contextlib.contextmanager
+def blocking() -> Iterator[None]:
+    """For what may wait long in a loop: Ctrl-C ends it at once. The loop itself would learn of it only afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -30,6 +30,7 @@ from innkeeper.sim.metal.pool import GIB
 from innkeeper.sim.state import SimState
 
 _UNREAD_MAX = 64 * 1024
+_CHUNK = 16 * 1024
 
 
 class SimConsole:
@@ -196,8 +197,8 @@ class SimSession:
 
     def _say(self, said: commands.Said) -> None:
         """All that a command says, and its end, if it has one."""
-        if said.out:
-            self._out(said.out)
+        for begin in range(0, len(said.out), _CHUNK):
+            self._out(said.out[begin : begin + _CHUNK])
         if said.err:
             self._events.append(Stderr(said.err.encode()))
             self._unread += len(said.err.encode())
