@@ -21,7 +21,7 @@ from innkeeper.drivers.qemu.start import StartFailed, start
 from innkeeper.model.observed import Ended, Phase
 from tests.vm.machines import QEMU, UID, Bench, bench, unable
 
-pytestmark = pytest.mark.skipif(unable() is not None, reason=str(unable()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(unable() is not None, reason=str(unable()))]
 
 
 @pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.vm)])

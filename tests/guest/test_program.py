@@ -28,6 +28,8 @@ from tests.guest.channel import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 OK = Exited(code=0, signal=None)
 PTY = Pty(rows=31, cols=97)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

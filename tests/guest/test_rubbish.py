@@ -23,6 +23,8 @@ from innkeeper.drivers.guestlink.patience import FRAME_COSTS, PATIENCE, PATIENCE
 from innkeeper.drivers.guestlink.unread import Unread
 from innkeeper.ports.streams import ExecRequest, Exited, Stderr, Stdout
 
+pytestmark = pytest.mark.slow
+
 NONCE = 77
 MUCH = 1 << 18
 

@@ -24,6 +24,8 @@ from innkeeper.drivers.qemu.agent import STALE_MOST, GuestAgent, NoAgent
 from innkeeper.ports.streams import Exited
 from tests.guest.channel import PATIENCE_S, endless, finish, guest, request
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 # What came with one look at the clock, and what a timer let through in the same round of the loop.

@@ -8,7 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.house.repository import ROOT, complain
+
+pytestmark = pytest.mark.slow
 
 REFERENCE = ROOT / "docs/reference"
 PAGES = {"cli.md", "api.md", "settings.md"}

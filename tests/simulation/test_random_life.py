@@ -23,7 +23,7 @@ from innkeeper.sim.faults import Fault, Faults, Killed
 from tests.jobs.life import Decide, Lives, footprint
 from tests.jobs.wishes import building, project
 
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2, 3, 1032)
 _VERBS = ("launch", "launch", "start", "stop", "stop-force", "restart", "pause", "resume", "rename", "delete")
 _NAMES = ("a", "b", "c", "d")
 
@@ -79,7 +79,9 @@ def _happens(lives: Lives, dice: random.Random) -> None:
     dice.choice((lives.state.shut_down, lives.state.crash))(machine)
 
 
-@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1000, 1040))])
+@pytest.mark.parametrize(
+    "seed", [*SEEDS, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1000, 1040) if s not in SEEDS)]
+)
 async def test_rows_and_machine_agree_in_the_end(seed: int, tmp_path: Path) -> None:
     dice = random.Random(seed)
     lives = Lives(tmp_path)

@@ -79,7 +79,8 @@ async def serving(app: FastAPI, sockets: list[socket.socket]) -> AsyncIterator[N
         server_header=False,
         proxy_headers=False,
         ws="websockets-sansio",
-        ws_ping_interval=30,
+        # The kernel tells of every end of these sockets, and a reader that pauses, as a pager does, answers no pings.
+        ws_ping_interval=None,
         timeout_graceful_shutdown=_LEAVING_S,
     )
     server = _Server(config)

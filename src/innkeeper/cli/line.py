@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -19,6 +20,7 @@ import httptools
 
 DATA = "/var/lib/innkeeper"
 _CHUNK = 1 << 18
+_LOOK_S = 0.5
 
 
 class CannotGoOn(Exception):
@@ -197,12 +199,32 @@ def _exchanged(path: str, request: bytes, patience_s: float) -> tuple[int, bytes
                 raise FileNotFoundError(f"{path} is longer than the path of a socket can be") from error
             raise
         sock.sendall(request)
+        sock.settimeout(_LOOK_S)
         while not answer.complete:
-            data = sock.recv(_CHUNK)
+            data = _received(sock, patience_s)
             if not data:
                 raise ConnectionResetError("the answer ended before its end")
-            parser.feed_data(data)
+            feed(parser, data)
     return parser.get_status_code(), bytes(answer.body)
+
+
+def _received(sock: socket.socket, patience_s: float) -> bytes:
+    """What comes next. Python hears a signal that came just before a wait only after it, so waits are short."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return sock.recv(_CHUNK)
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def feed(parser: httptools.HttpResponseParser, data: bytes) -> None:
+    """A Ctrl-C while the parser calls us back leaves as what it is, not as a fault of the answer."""
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserCallbackError as error:
+        raise error.__context__ or error from None
 
 
 def problem(status: int, data: bytes) -> CannotGoOn:

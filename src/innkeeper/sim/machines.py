@@ -9,7 +9,7 @@ from typing import assert_never
 from innkeeper.model.actions import ForgetMachine, MachineAction, PauseMachine, ResumeMachine, StartMachine, StopMachine
 from innkeeper.model.hardware import Firmware, SeedDisk
 from innkeeper.model.ids import InstanceId
-from innkeeper.model.observed import Ended, MachineState, Phase
+from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.work import Done, Refused
 from innkeeper.sim.metal.guests import Due, Machine, SerialLine
 from innkeeper.sim.metal.pool import MIB
@@ -38,8 +38,9 @@ def carry_out(state: SimState, action: MachineAction) -> Done | Refused:
             assert_never(action)
 
 
-def observe(state: SimState, instance: InstanceId, obeyed: int) -> MachineState:
-    """How a machine is, found by looking. `seq` is drawn anew: a later look is a newer report."""
+def observe(state: SimState, instance: InstanceId, obeyed: int) -> MachineState | None:
+    """How a machine is, found by looking; None where none was ever started. `seq` is drawn anew: a later look is a
+    newer report."""
     state.seq += 1
     seen = MachineState(
         instance=instance, host=state.host, seq=state.seq, phase=Phase.STOPPED, since=0.0, obeyed=obeyed
@@ -57,9 +58,9 @@ def observe(state: SimState, instance: InstanceId, obeyed: int) -> MachineState:
             addresses=machine.addresses if machine.agent else (),
         )
     ending = state.endings.get(instance)
-    if ending is not None:
-        return replace(seen, phase=ending.phase, since=ending.since, ended=ending.ended, reason=ending.reason)
-    return replace(seen, since=state.clock.now(), ended=Ended.ASKED, reason="never started here")
+    if ending is None:
+        return None
+    return replace(seen, phase=ending.phase, since=ending.since, ended=ending.ended, reason=ending.reason)
 
 
 # --- starting

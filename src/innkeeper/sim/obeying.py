@@ -95,15 +95,15 @@ class Obeying:
             if key_of(waiting.order) == key:
                 self._interrupt(waiting, f"stopping {waiting.order.about} was cancelled", stale=False)
 
-    def noticed(self, instance: InstanceId) -> MachineState:
-        """Something happened to a machine; its report. If a stop waited for its end, that is its answer."""
+    def noticed(self, instance: InstanceId) -> None:
+        """Something happened to a machine, and is reported. If a stop waited for its end, that is its answer."""
         waiting = self._stopping.get(instance) if instance not in self._state.machines else None
         if waiting is None:
-            return self._report(instance, self._state.obedience.generation(Ref(Kind.INSTANCE, instance)))
+            self._report(instance, self._state.obedience.generation(Ref(Kind.INSTANCE, instance)))
+            return
         del self._stopping[instance]
         report = self._report(instance, waiting.order.generation)
-        waiting.conclude(self._note(waiting.order, waiting.fault, Done(states=(report,))))
-        return report
+        waiting.conclude(self._note(waiting.order, waiting.fault, Done(states=report)))
 
     def end(self) -> None:
         """Our process is dead, and so is everybody who waits in it."""
@@ -184,7 +184,7 @@ class Obeying:
         if isinstance(outcome, Done):
             instance = _machine_of(order.action)
             if instance is not None:
-                outcome = Done(states=(self._report(instance, order.generation),))
+                outcome = Done(states=self._report(instance, order.generation))
             return self._note(order, fault, outcome)
         return _after(fault, outcome)
 
@@ -193,12 +193,13 @@ class Obeying:
             self._state.obedience.note(order, done)
         return _after(fault, done)
 
-    def _report(self, instance: InstanceId, generation: int) -> MachineState:
+    def _report(self, instance: InstanceId, generation: int) -> tuple[MachineState, ...]:
         report = machines.observe(self._state, instance, generation)
-        if instance in self._state.machines or instance in self._state.endings:
-            self._state.known[instance] = report
-            self._tell(report)
-        return report
+        if report is None:
+            return ()
+        self._state.known[instance] = report
+        self._tell(report)
+        return (report,)
 
 
 def _machine_of(action: Action) -> InstanceId | None:

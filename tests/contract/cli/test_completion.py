@@ -13,6 +13,8 @@ from innkeeper.cli.grammar.call import build
 from tests.contract.cli.running import INN, Inn, environment
 from tests.contract.daemon import Daemon
 
+pytestmark = pytest.mark.slow
+
 # Asks bash for what it would offer for the last word, as the tab key does.
 _TAB = r"""
 source "$1"; shift

@@ -21,7 +21,7 @@ from tests.contract.api.asking import launch
 from tests.contract.cli.running import INN, PATIENCE_S, Inn, environment, in_terminal, ran, started
 from tests.contract.daemon import Daemon
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 DATA = bytes(range(256)) * 2000
 

@@ -14,7 +14,7 @@ import pytest
 from tests.contract.cli.running import INN, PATIENCE_S, Inn, started
 from tests.contract.daemon import Daemon, Wanted
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from tests.contract.api.asking import launch
 from tests.contract.cli.running import INN, PATIENCE_S, Inn, environment, in_terminal
 from tests.contract.daemon import Daemon
 
+pytestmark = pytest.mark.slow
+
 LONG = "w" * 300
 # The call, its exit code, and what must be said.
 CALLS: list[tuple[str, int, str]] = [

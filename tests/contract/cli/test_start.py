@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import Annotated, get_args, get_origin, get_type_hints
 
+import httptools
 import pytest
 from cyclopts import Parameter
 
@@ -18,6 +19,7 @@ from innkeeper.cli.commands.streams import exec_
 from innkeeper.cli.grammar.call import VALUED_BY_EXEC
 from innkeeper.cli.grammar.table import COMMANDS
 from innkeeper.cli.grammar.words import Where
+from innkeeper.cli.line import feed
 from tests.contract.cli.running import Inn, environment
 from tests.contract.daemon import Daemon
 
@@ -102,3 +104,14 @@ def test_options_of_exec_that_take_values_are_known() -> None:
     own = [n for key in ("tty", "user", "cwd", "env") for n in named(hints[key], key)]
     common = [n for key, hint in get_type_hints(Where, include_extras=True).items() for n in named(hint, key)]
     assert sorted(VALUED_BY_EXEC) == sorted(own + common)
+
+
+def test_ctrl_c_while_an_answer_is_read_is_ctrl_c() -> None:
+    """The parser wraps what its callbacks raise."""
+
+    class Interrupted:
+        def on_body(self, data: bytes) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        feed(httptools.HttpResponseParser(Interrupted()), b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")

@@ -103,6 +103,7 @@ def test_our_signals_are_the_commands(daemon: Daemon, web: str, number: signal.S
         assert process.wait(PATIENCE_S) == 128 + number
 
 
+@pytest.mark.slow
 def test_a_command_that_cannot_hear_holds_nobody(daemon: Daemon, api: httpx.Client) -> None:
     launch(api, "dead")
     with started(daemon.socket, "exec", "dead", "--", "cat") as process:

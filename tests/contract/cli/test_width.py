@@ -10,6 +10,8 @@ from innkeeper.cli.times import span
 from tests.contract.cli.running import Inn, ran, terminal
 from tests.contract.daemon import Daemon
 
+pytestmark = pytest.mark.slow
+
 LISTS = ("list", "template list", "network list", "host list", "operation list", "top --once")
 NAME = "an-instance-of-a-rather-long-name"
 

@@ -180,6 +180,14 @@ async def test_a_template_stays_while_a_disk_depends_on_it(world: World) -> None
     assert world.stage.template not in (await world.host.inventory()).templates
 
 
+async def test_nothing_is_told_of_a_machine_that_was_never_started(world: World) -> None:
+    """It would pass for one that ran: whether a missing disk was lost or never made is told apart by that."""
+    cast = Cast(world)
+    assert done(await cast.give(cast.order(cast.disk()))).states == ()
+    assert done(await cast.give(cast.order(cast.stop()))).states == ()
+    assert cast.instance not in {m.instance for m in (await world.host.inventory()).machines}
+
+
 async def test_a_stopped_machine_is_not_paused_or_resumed(world: World) -> None:
     cast = Cast(world)
     await cast.prepare()

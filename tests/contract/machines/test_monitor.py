@@ -16,6 +16,8 @@ from innkeeper.drivers.qemu.seen import Event, Resumed, Stopped
 from innkeeper.model.hardware import AGENT_CHANNEL
 from tests.contract.machines.hostile import GREETING, Hostile, hostile
 
+pytestmark = pytest.mark.slow
+
 Question = Callable[[Monitor], Awaitable[object]]
 
 STATUS: Question = Monitor.run

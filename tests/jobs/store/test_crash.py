@@ -34,6 +34,8 @@ from tests.jobs.store.plans import (
     undo,
 )
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO, THREE = (Machine(number=n) for n in (1, 2, 3))
 
 
