@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,9 +212,32 @@ async def test_a_dead_launcher_is_noticed_and_replaced(place: Place) -> None:
     assert place.launcher.pid != first
 
 
-async def fails(place: Place) -> Exception | None:
+async def test_a_daemon_that_dies_with_an_answer_unread_takes_nobody_along(place: Place) -> None:
+    first = await place.run("exec sleep 60", "first")
+    launcher = place.launcher.pid
+    assert launcher is not None
+    os.kill(launcher, signal.SIGSTOP)
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(fails(place, "exec sleep 60"))
+        await asyncio.sleep(0.05)
+        os.kill(launcher, signal.SIGCONT)
+        # As the dead do, we hear nothing any more: no loop runs until the line is closed.
+        for _ in range(2000):
+            if (place.path / "lost.json").exists():
+                break
+            time.sleep(0.01)
+        time.sleep(0.5)
+        place.launcher.close()
+    assert isinstance(asked.result(), LauncherGone)
+    second = json.loads((place.path / "lost.json").read_text())
+    for pid, name in ((first.pid, "first"), (second["pid"], "lost")):
+        os.kill(pid, signal.SIGTERM)
+        assert (await place.end(name))["signal"] == signal.SIGTERM
+
+
+async def fails(place: Place, script: str = "exit 0") -> Exception | None:
     try:
-        await place.run("exit 0", "lost")
+        await place.run(script, "lost")
     except LauncherGone as error:
         return error
     return None

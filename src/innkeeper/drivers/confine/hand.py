@@ -66,8 +66,8 @@ class Launcher:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = answer
         try:
-            await self._send(message, descriptors)
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._send(message, descriptors)
                 told = await answer
         except TimeoutError:
             raise LauncherGone(f"the launcher (pid {self.pid}) did not answer in {ANSWER_TIMEOUT_S:.0f} s") from None
@@ -144,6 +144,7 @@ class Launcher:
         if line is None:
             return
         asyncio.get_running_loop().remove_reader(line)
+        asyncio.get_running_loop().remove_writer(line)
         line.close()
         for answer in self._waiting.values():
             if not answer.done():
@@ -163,4 +164,5 @@ async def _writable(line: socket.socket) -> None:
     try:
         await asyncio.wait([ready])
     finally:
-        loop.remove_writer(line)
+        if line.fileno() != -1:  # or it was lost meanwhile
+            loop.remove_writer(line)

@@ -164,6 +164,18 @@ def _attempt(what: Callable[[], None], otherwise: str) -> None:
         _complain(f"{otherwise}: {error}")
 
 
+def _received(control: socket.socket) -> tuple[bytes, list[int]]:
+    """The next request; nothing when the daemon is gone. It may have died with an answer unread: the kernel then says
+    ECONNRESET, and whatever else it says, there is no line any more, and the children need us.
+    """
+    try:
+        message, descriptors, *_ = socket.recv_fds(control, MESSAGE_BYTES, DESCRIPTORS_MOST, socket.MSG_CMSG_CLOEXEC)
+    except OSError as error:
+        _complain(f"the line to the daemon broke: {error}")
+        return b"", []
+    return message, descriptors
+
+
 class Child:
     """One program that runs, and the open file in which its end will be written."""
 
@@ -243,7 +255,7 @@ class Launcher:
                     _attempt(child.keep_log_short, f"the log of {child.pid} could not be cut")
 
     def _serve(self, control: socket.socket) -> None:
-        message, descriptors, *_ = socket.recv_fds(control, MESSAGE_BYTES, DESCRIPTORS_MOST, socket.MSG_CMSG_CLOEXEC)
+        message, descriptors = _received(control)
         if not message:
             self._poll.unregister(control)
             control.close()
@@ -259,7 +271,7 @@ class Launcher:
                 os.close(fd)
         try:
             control.send(json.dumps(answer | {"id": request["id"]}).encode())
-        except BrokenPipeError:
+        except OSError:
             pass  # the daemon died while it waited; its successor finds the record
 
     def _spawn(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
