@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -20,13 +21,13 @@ from posixpath import basename, dirname, join
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from innkeeper.cli import terminal
 from innkeeper.cli.channel import OURS, Taker, connected, ended, tell, until_answering
-from innkeeper.cli.line import CannotGoOn, Line, at, first_of, new_key, say
+from innkeeper.cli.line import CannotGoOn, Line, at, first_of, new_key, printable, say
 
 _LINKS_MOST = 40
 _ANSWER_S = 60.0
 _TIDY_S = 10.0
+_WORDS_MOST_BYTES = 64 * 1024
 _WHY_ABOVE = "The instance's own words are above"
 
 
@@ -85,7 +86,7 @@ class Guest:
             if stream == 1:
                 take(data)
             else:
-                await terminal.write(stream, data)
+                await _complaint(stream, data)
 
         if await self._run(("cat", self._path), None, taken) != 0:
             raise CannotGoOn(f"{self._place} was not copied", _WHY_ABOVE)
@@ -127,7 +128,7 @@ class Guest:
             await self._remove(folder)
 
     async def _pour(self, path: str, chunks: AsyncIterator[bytes]) -> bool:
-        return await self._run(("dd", f"of={path}", "bs=64k", "status=none"), chunks, terminal.write) == 0
+        return await self._run(("dd", f"of={path}", "bs=64k", "status=none"), chunks, _complaint) == 0
 
     async def _remove(self, folder: str) -> None:
         """A guest that does not answer any more holds nobody up."""
@@ -144,8 +145,10 @@ class Guest:
         code, words = await self._ask("stat", "-L", "-c", "%f %s", path)
         if code != 0:
             return None, words
-        mode, size = words.split()
-        return Seen(mode=int(mode, 16), size_bytes=int(size)), ""
+        found = re.fullmatch(r"([0-9a-f]{1,8}) ([0-9]{1,19})\n", words)
+        if found is None:
+            raise CannotGoOn(f"{self._name}: its stat says {words[:80]!r}", "It should say a mode and a size", OURS)
+        return Seen(mode=int(found[1], 16), size_bytes=int(found[2])), ""
 
     async def _end_of(self, path: str, is_there: bool) -> str:
         """Where it leads. To what is not there we go by ourselves: busybox takes links to it from where it stands."""
@@ -161,15 +164,16 @@ class Guest:
 
     async def _well(self, *argv: str) -> bool:
         code, words = await self._ask(*argv)
-        sys.stderr.write(words if code != 0 else "")
+        if code != 0:
+            await _complaint(2, words.encode())
         return code == 0
 
     async def _ask(self, *argv: str, within_s: float = _ANSWER_S) -> tuple[int, str]:
-        """Its exit code, and all that it said."""
+        """Its exit code, and what it said, as far as any answer of ours goes."""
         said = bytearray()
 
         async def heard(_: int, data: bytes) -> None:
-            said.extend(data)
+            said.extend(data[: _WORDS_MOST_BYTES - len(said)])
 
         try:
             async with asyncio.timeout(within_s):
@@ -189,6 +193,12 @@ class Guest:
         except ExceptionGroup as failed:
             raise first_of(failed) from failed
         return code
+
+
+async def _complaint(_: int, data: bytes) -> None:
+    """The words of a command of ours in the guest; they must not steer the reader's terminal."""
+    for line in data.decode(errors="replace").splitlines():
+        sys.stderr.write(f"{printable(line)}\n")
 
 
 async def _feed(socket: ClientConnection, chunks: AsyncIterator[bytes] | None) -> None:

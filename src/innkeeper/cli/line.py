@@ -53,7 +53,14 @@ def first_of(error: BaseException) -> BaseException:
 
 
 def say(problem: CannotGoOn) -> None:
-    sys.stderr.write(f"inn: {problem.reason}\n" + (f"     {problem.hint}\n" if problem.hint else ""))
+    """Line by line; within a line nothing is but text, for it may be a guest's own."""
+    text = f"inn: {problem.reason}\n" + (f"     {problem.hint}\n" if problem.hint else "")
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in text.splitlines()))
+
+
+def printable(text: str) -> str:
+    """What somebody wrote, such as a label, must not steer the reader's terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def default_socket() -> str:

@@ -14,6 +14,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from innkeeper.cli.line import printable
+
 Row = Mapping[str, Any]
 _LEAST = 12  # characters that a cell keeps when it is cut
 
@@ -59,11 +61,6 @@ def dump(value: Any, form: str) -> None:
         case _:
             json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
             sys.stdout.write("\n")
-
-
-def printable(text: str) -> str:
-    """What somebody wrote, such as a label, must not steer the reader's terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _yaml(value: object) -> str:

@@ -187,6 +187,13 @@ def _pouring(place: Path | int) -> Iterator[BinaryIO]:
         yield out
 
 
+def _umask() -> int:
+    """The mode is the instance's word; what nobody here may have, it cannot give."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 @contextlib.contextmanager
 def _replacing(place: Path, before: os.stat_result | None, mode: int) -> Iterator[BinaryIO]:
     """Ours alone until it is whole; then with mode and owner of what it replaces."""
@@ -197,7 +204,7 @@ def _replacing(place: Path, before: os.stat_result | None, mode: int) -> Iterato
             if before is not None:
                 with contextlib.suppress(PermissionError):  # not everybody may give files away
                     os.fchown(out.fileno(), before.st_uid, before.st_gid)
-            os.fchmod(out.fileno(), mode if before is None else before.st_mode & 0o777)
+            os.fchmod(out.fileno(), mode & ~_umask() if before is None else before.st_mode & 0o777)
         part.replace(place)
     finally:
         part.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from cyclopts import Parameter
 from innkeeper.cli.commands.instances import outlook
 from innkeeper.cli.follow import Operation, children, fail_with, outcome, post
 from innkeeper.cli.grammar.words import HERE, Format, Here, Template, whole
-from innkeeper.cli.line import CannotGoOn, Line, at
-from innkeeper.cli.output import dump, printable
+from innkeeper.cli.line import CannotGoOn, Line, at, printable
+from innkeeper.cli.output import dump
 from innkeeper.cli.units import disk_gib, memory_mib, seconds
 from innkeeper.cli.waiting import until
 
