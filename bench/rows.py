@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+
+GROSSLY = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +52,19 @@ class Row:
             return None
         return found >= bound if self.at_least else found <= bound
 
+    @property
+    def broken(self) -> bool:
+        """Beyond what a busy machine explains."""
+        found = self.median if self.must is not None else self.ratio
+        bound = self.must if self.must is not None else self.must_ratio
+        if bound is None or found is None:
+            return False
+        return found * GROSSLY < bound if self.at_least else found > bound * GROSSLY
+
 
 def show(rows: list[Row], file: Path | None) -> None:
-    """A table for people; with a file also JSON rows. A promise that is not kept is said, and is no error here."""
+    """A table for people; with a file also JSON rows. A promise that is not kept is said; what is thrice beyond it is no
+    noise, and ends the bench with an error."""
     width = max(len(r.name) for r in rows)
     print(f"{'':{width}}  {'median':>10}  {'min':>10}  {'max':>10}  {'peer':>10}  {'ratio':>6}  {'must':>8}  runs")
     for row in rows:
@@ -67,6 +81,8 @@ def show(rows: list[Row], file: Path | None) -> None:
         )
     if file is not None:
         file.write_text(json.dumps([_plain(row) for row in rows], indent=2) + "\n")
+    if broken := [row.name for row in rows if row.broken]:
+        sys.exit(f"grossly broken: {', '.join(broken)}")
 
 
 def _plain(row: Row) -> dict[str, object]:

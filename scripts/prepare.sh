@@ -18,7 +18,7 @@ packages_run=(
 packages_dev=(
   libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients  # the peer that bench/ measures against
   openssh-client                                                    # for the way into a Debian that the guide shows
-  shellcheck make git
+  shellcheck make git zsh                                           # zsh: its completion is tested in it
 )
 
 say() { printf '%s\n' "$*" >&2; }
