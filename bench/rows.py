@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-
 GROSSLY = 3.0
 
 
@@ -63,8 +62,8 @@ class Row:
 
 
 def show(rows: list[Row], file: Path | None) -> None:
-    """A table for people; with a file also JSON rows. A promise that is not kept is said; what is thrice beyond it is no
-    noise, and ends the bench with an error."""
+    """A table for people; with a file also JSON rows. A promise that is not kept is said; what is thrice beyond it is
+    no noise, and ends the bench with an error."""
     width = max(len(r.name) for r in rows)
     print(f"{'':{width}}  {'median':>10}  {'min':>10}  {'max':>10}  {'peer':>10}  {'ratio':>6}  {'must':>8}  runs")
     for row in rows:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from innkeeper.api import openapi, problems
-from innkeeper.api.asked import Asked
+from innkeeper.api.asked import Asked, only_known_queries
 from innkeeper.api.limits import LimitedBodies
 from innkeeper.api.routes import events, guests, instances, metrics, operations, power, site, streams, templates
 from innkeeper.control.instances import Instances
@@ -44,6 +44,7 @@ def application(asked: Asked, cases: UseCases, pictures: Pictures, monitor: Moni
         docs_url=None,  # its page loads scripts from elsewhere; the schema itself is at /openapi.json
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(only_known_queries)],
         generate_unique_id_function=lambda route: route.name,  # what clients call their methods
     )
     app.add_middleware(LimitedBodies)

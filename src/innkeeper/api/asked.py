@@ -1,5 +1,6 @@
 """What every route needs of a request: who asks, for which project, under which key, and expecting which version."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -7,7 +8,7 @@ from fastapi import Header, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from innkeeper.api.problems import Problem
+from innkeeper.api.problems import Problem, invalid
 from innkeeper.api.versions import expected
 from innkeeper.control.site import Site
 from innkeeper.control.submit import Asking
@@ -79,6 +80,26 @@ class Asked:
             expects=expected(if_match),
             asked="" if idempotency_key is None else self._mark(await _words(request)),
         )
+
+
+async def only_known_queries(connection: HTTPConnection) -> None:
+    """A filter that nobody knows would be passed over, and what it should have left out be acted upon.
+
+    Raises:
+        Problem: the query has a parameter that the schema does not have here, or one twice that is no list.
+    """
+    names = connection.query_params.multi_items()
+    if not names or connection.scope["type"] != "http":
+        return
+    path, method = connection.scope["route"].path_format, connection.scope["method"].lower()
+    said = connection.app.openapi()["paths"].get(path, {}).get(method, {}).get("parameters", ())
+    known = {"project": False} | {p["name"]: "array" in str(p["schema"]) for p in said if p["in"] == "query"}
+    counted = Counter(name for name, _ in names)
+    for name, times in counted.items():
+        if name not in known:
+            raise invalid(f"{name[:70]!r} is no parameter of this path", f"It knows: {', '.join(sorted(known))}")
+        if times > 1 and not known[name]:
+            raise invalid(f"{name} is given {times} times", "Give it once")
 
 
 async def _json_or_nothing(request: Request) -> None:

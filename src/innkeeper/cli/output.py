@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from innkeeper.cli.line import printable
 
 Row = Mapping[str, Any]
+_IN_ONE = ("labels", "rates")
 _LEAST = 12  # characters that a cell keeps when it is cut
 
 
@@ -69,7 +70,8 @@ def _yaml(value: object) -> str:
 
 
 def _csv(rows: Sequence[Row]) -> None:
-    """Parts of parts get a column each (`size.vcpus`); lists stand in one, as JSON."""
+    """Parts of parts get a column each (`size.vcpus`); lists, and what not every row has, stand in one, as JSON: the
+    columns are the same whatever is in them."""
     flat = [_flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     writer = importlib.import_module("csv").writer(sys.stdout, lineterminator="\n")
@@ -81,7 +83,7 @@ def _csv(rows: Sequence[Row]) -> None:
 def _flat(row: Row, before: str = "") -> dict[str, object]:
     cells: dict[str, object] = {}
     for key, value in row.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and key not in _IN_ONE:
             cells |= _flat(value, f"{before}{key}.")
         elif isinstance(value, list | dict):
             cells[before + key] = json.dumps(value, ensure_ascii=False)

@@ -301,3 +301,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(api: httpx.Client, daemon: Daemo
         problem(api.get("/v1/instances/full"), 404)
     finally:
         daemon.do(lambda: pool.occupy(-taken))
+
+
+@pytest.mark.parametrize(
+    "query, words",
+    [("lable=team=blue", "'lable' is no parameter"), ("limit=1&limit=2", "limit is given 2 times")],
+)
+def test_a_query_that_nobody_knows_is_refused(api: httpx.Client, query: str, words: str) -> None:
+    """It may have been a filter, and what it should have left out may be deleted next."""
+    body = problem(api.get(f"/v1/instances?{query}"), 422)
+    assert words in body["detail"]
+    assert api.get("/v1/instances?label=a=1&label=b=2").status_code == 200

@@ -169,6 +169,13 @@ def test_words_of_a_guest_do_not_steer_the_terminal(box: str, inn: Inn, tmp_path
         assert "\x07" not in went.err
 
 
+def test_a_folder_that_is_not_there_is_no_file(box: str, inn: Inn, tmp_path: Path) -> None:
+    went = inn("pull", "box:/root/file", f"{tmp_path}/none/")
+    assert went.code == 2
+    assert "none/ is no folder" in went.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nobody_else_reads_what_is_on_its_way(daemon: Daemon, box: str, tmp_path: Path) -> None:
     with started(daemon.socket, "pull", "box:/tmp/pipe", str(tmp_path / "x")):
         until(lambda: list(tmp_path.iterdir()))

@@ -186,6 +186,12 @@ def test_malformed_user_data_says_where(inn: Inn, tmp_path: Path) -> None:
     assert "user-data is not valid YAML: line" in went.err
 
 
+def test_a_label_has_one_value(inn: Inn) -> None:
+    went = inn("launch", "tiny", "two", "--label", "a=1", "--label", "a=2")
+    assert went.code == 2
+    assert "a is given twice, with 1 and 2" in went.err
+
+
 def test_words_of_strangers_do_not_steer_the_terminal(inn: Inn, daemon: Daemon) -> None:
     """What a label may not be today, an older row or a guest's own words may."""
     inn.well("launch", "tiny", "stranger", "--wait")

@@ -42,6 +42,14 @@ def test_a_shell_has_a_terminal_whose_size_follows_ours(daemon: Daemon, web: str
     assert code == 7, said
 
 
+def test_what_is_typed_ahead_is_not_lost(daemon: Daemon, web: str) -> None:
+    with terminal(daemon.socket, "shell", web, rows=31, cols=91) as person:
+        person.type(b"stty size\nexit 5\n")  # before the command has begun
+        said, code = person.rest()
+    assert b"31 91" in said
+    assert code == 5
+
+
 def test_the_terminal_is_as_before_when_a_shell_has_ended(daemon: Daemon, web: str) -> None:
     script = f"stty -a; {' '.join(INN)} shell {web}; echo left; stty -a; exit 3"
     with in_terminal(["/bin/sh", "-c", script], environment(daemon.socket)) as person:

@@ -36,6 +36,8 @@ def _local(_: object, tokens: Sequence[Token]) -> Path:
     if word.startswith("-") and word != "-":
         raise CannotGoOn(f"there is no option {word}", f"A file of that name is ./{word}", 2)
     place = Path(word).expanduser()
+    if word.endswith("/") and not place.is_dir():
+        raise CannotGoOn(f"{word} is no folder", "Make it first, or leave out the slash", 2)
     return place.absolute() if place == _STREAM and word != "-" else place
 
 

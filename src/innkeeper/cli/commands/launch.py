@@ -72,7 +72,8 @@ class GuestWish:
             key, given, value = pair.partition("=")
             if not given or not key:
                 raise CannotGoOn(f"--label {pair!r} has no key and value", "For example: --label team=blue", 2)
-            labels[key] = value
+            if labels.setdefault(key, value) != value:
+                raise CannotGoOn(f"--label {key} is given twice, with {labels[key]} and {value}", "Give it once", 2)
         return labels
 
 
@@ -134,7 +135,12 @@ def launch(
     problems = [] if failure is None else [_whether_some_remain(failure, ended, many)]
     instances = _launched(line, ended)
     if many.wait and not wish.life.no_start and not ended["cancel_wanted"]:
-        instances, silent = _answering(line, instances)
+        try:
+            instances, silent = _answering(line, instances)
+        except KeyboardInterrupt:
+            names = " ".join(i["name"] for i in instances)
+            hint = f"Wait again: inn wait {names}; or be rid of it: inn delete {names} --force"
+            raise CannotGoOn(f"launched, and not waited for any more: {names}", hint, 130) from None
         problems += silent
     if form == "table":
         _tell(instances, go_on=not problems)
