@@ -36,6 +36,7 @@ from innkeeper.sim.host import SimHost
 from innkeeper.sim.metal.guests import Guest
 from innkeeper.sim.state import SimState, sim_facts
 from innkeeper.store.store import Store, open_store
+from innkeeper.store.work.prune import Keep
 from tests.jobs.life import fresh_database
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class Daemon:
         self.state.guest = wanted.guest
         self.state.recipes = {name: replace(r, build_s=1.0) for name, r in self.state.recipes.items()}
         self.store = await open_store(
-            wanted.folder / "inn.db", wanted.folder / "key", keep_revisions=wanted.keep_revisions
+            wanted.folder / "inn.db", wanted.folder / "key", keep=Keep(revisions=wanted.keep_revisions)
         )
         host = SimHost(self.state, Faults(orders=wanted.orders), redeem=self.store.secrets.redeem)
         settings = Settings(

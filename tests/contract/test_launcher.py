@@ -18,7 +18,7 @@ from innkeeper.drivers.qemu.process import gone, hold, start_time
 from innkeeper.ports.launcher import LauncherGone, Namespace, Spawned, SpawnFailed, SpawnRequest, Users
 from tests.vm.machines import unable
 
-pytestmark = pytest.mark.skipif(unable() is not None, reason=str(unable()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(unable() is not None, reason=str(unable()))]
 
 UID = Users(0).of_slot(7)
 TOLD = (

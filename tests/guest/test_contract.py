@@ -15,6 +15,8 @@ from innkeeper.drivers.guestlink.line import LinkDown
 from innkeeper.ports.streams import CloudInit, Exited, Failed, Session, Stdout, StreamClosed
 from tests.guest.channel import PATIENCE_S, Result, fill, finish, linked, read_until, request, run
 
+pytestmark = pytest.mark.slow
+
 OK = Exited(code=0, signal=None)
 
 

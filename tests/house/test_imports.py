@@ -94,6 +94,7 @@ def test_the_doors_open_one_way() -> None:
         )
 
 
+@pytest.mark.slow
 def test_no_import_hides_in_a_function() -> None:
     found = (place for code in sources() for place in hidden_imports(code))
     complain(found, "Import at the top. If that makes a cycle or opens a closed door, the code is in the wrong room.")

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.control.launching import Launching, LaunchOrder
-from innkeeper.control.parents import Parents
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.jobs.engine import Engine, Patience
 from innkeeper.model.cluster import Cluster
@@ -151,8 +150,7 @@ class Lives:
         submitter = Submitter(store.works, store.pictures, self.clock, self._draws)
         patience = replace(QUICK, at_once=at_once)
         engine = Engine(store.works, store.pictures, {} if lonely else {HOST: host}, self.clock, patience)
-        parents = Parents(store.works, self.clock)
-        launching = Launching(submitter, store.pictures, parents, store.secrets, lambda: Draw(self._draws()))
+        launching = Launching(submitter, store.pictures, store.secrets, lambda: Draw(self._draws()))
         life = Life(store=store, host=host, submitter=submitter, launching=launching, engine=engine)
         try:
             async with asyncio.TaskGroup() as group:

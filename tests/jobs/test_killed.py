@@ -9,7 +9,7 @@ import pytest
 from innkeeper.model.work import Operation
 from innkeeper.sim.faults import Fault, Faults, Killed
 from tests.jobs.life import Lives, footprint
-from tests.jobs.wishes import EACH, Wish
+from tests.jobs.wishes import EACH_AND_PARENT, PARENT, Wish
 
 DEATHS = (Fault.KILL_BEFORE, Fault.KILL_UNRECORDED, Fault.KILL_AFTER)
 
@@ -41,7 +41,9 @@ async def _undisturbed(folder: Path, wish: Wish) -> tuple[dict[str, object], int
         assert ended.state.value == "succeeded", ended
         count.armed = False
         assert await life.repairs() == ()
-        return footprint(lives, life.cluster), count.points, ended.steps
+        children = await life.store.journal.children(ended.id)
+        orders = sum(child.steps for child in children) if children else ended.steps
+        return footprint(lives, life.cluster), count.points, orders
 
 
 async def _killed(lives: Lives, wish: Wish, count: Count, faults: Faults | None) -> None:
@@ -69,7 +71,7 @@ async def _killed_then_alive(folder: Path, wish: Wish, count: Count, faults: Fau
         return footprint(lives, life.cluster)
 
 
-@pytest.mark.parametrize("wish", EACH)
+@pytest.mark.parametrize("wish", EACH_AND_PARENT)
 async def test_killed_at_every_write(wish: Wish, tmp_path: Path) -> None:
     expected, points, _ = await _undisturbed(tmp_path / "calm", wish)
     assert points >= 4, "accepting and ending are writes, each with a point before and after"
@@ -78,8 +80,17 @@ async def test_killed_at_every_write(wish: Wish, tmp_path: Path) -> None:
         assert found == expected, f"killed at write {point} of {points}"
 
 
+@pytest.mark.slow
+async def test_killed_at_every_write_of_more_than_are_planned_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch of several is accepted in one all the same. Whoever asks again finds all of it, and each of it once."""
+    monkeypatch.setattr("innkeeper.control.submit._TOGETHER", 1)
+    await test_killed_at_every_write(PARENT, tmp_path)
+
+
 @pytest.mark.parametrize("fault", DEATHS)
-@pytest.mark.parametrize("wish", EACH)
+@pytest.mark.parametrize("wish", EACH_AND_PARENT)
 async def test_killed_around_every_order(wish: Wish, fault: Fault, tmp_path: Path) -> None:
     expected, _, orders = await _undisturbed(tmp_path / "calm", wish)
     for number in range(1, orders + 1):

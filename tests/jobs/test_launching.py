@@ -1,4 +1,5 @@
-"""Launching as a whole: what is sealed is either used or gone, parents are closed, and keys are their request's own."""
+"""Launching as a whole: what is sealed is either used or gone, parts come with their parent or not at all, and keys are
+their request's own."""
 
 from __future__ import annotations
 
@@ -11,16 +12,15 @@ from typing import Any
 import pytest
 
 from innkeeper.control.launching import LaunchOrder
-from innkeeper.control.submit import Asking
-from innkeeper.model.ids import OperationId
-from innkeeper.model.plans import Refusal, Why
-from innkeeper.model.work import Operation, OperationState, Submission
-from innkeeper.plan.launch import LaunchWish
+from innkeeper.model.cluster import Cluster
+from innkeeper.model.ids import Draw, OperationId, ProjectId
+from innkeeper.model.plans import Plan, Refusal, Verb, Why
+from innkeeper.model.work import Operation, OperationState, Several, Submission
+from innkeeper.plan.launch import LaunchWish, launch
 from innkeeper.ports.store import StoreFailed
 from tests.jobs.life import ROOT, Life, Lives, footprint
-from tests.jobs.wishes import WITH_USER_DATA, template
+from tests.jobs.wishes import SEVERAL, WITH_USER_DATA, launching, template
 
-SEVERAL = replace(WITH_USER_DATA, count=3)
 TOGETHER = replace(SEVERAL, all_or_none=True)
 
 
@@ -35,8 +35,9 @@ def _failing(error: Exception, times: int, then: Callable[..., Any]) -> Callable
     return fails
 
 
-async def _parents(life: Life) -> list[Operation]:
-    return [o for o in await life.store.journal.operations(None, 100) if await life.store.journal.children(o.id)]
+async def _launches(life: Life) -> list[Operation]:
+    """Without those that are parts of others."""
+    return [o for o in await life.store.journal.operations(None, 100) if o.verb is Verb.LAUNCH]
 
 
 @pytest.mark.parametrize("order", [WITH_USER_DATA, SEVERAL, TOGETHER], ids=["one", "several", "together"])
@@ -63,6 +64,7 @@ async def test_a_refused_launch_leaves_no_secret(order: LaunchOrder, tmp_path: P
         assert isinstance(answer, Refusal)
         assert answer.why is Why.NOT_FOUND
         assert lives.secrets() == set()
+        assert await _launches(life) == []
         await template(life, lives)
         again = await life.launch(order, "k")
         assert isinstance(again, Operation), "what was refused may be asked again"
@@ -87,10 +89,10 @@ def _three() -> tuple[LaunchOrder, ...]:
     return tuple(replace(order, wish=LaunchWish(template="tiny", name=name)) for name, order in named.items())
 
 
-# --- parents
+# --- several
 
 
-async def test_a_parent_is_closed_when_its_parts_cannot_be_sealed(tmp_path: Path) -> None:
+async def test_of_parts_that_cannot_be_sealed_nothing_is_known(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:
         await template(life, lives)
@@ -98,46 +100,29 @@ async def test_a_parent_is_closed_when_its_parts_cannot_be_sealed(tmp_path: Path
         object.__setattr__(life.store.secrets, "seal", _failing(StoreFailed("no room on the disk"), 1, seal))
         with pytest.raises(StoreFailed):
             await life.launch(SEVERAL, "k")
-        newest = (await life.store.journal.operations(None, 1))[0]
-        assert (newest.state, newest.done, newest.steps) == (OperationState.FAILED, 3, 3)
-        assert "the request ended before this part was accepted" in newest.error
+        assert await _launches(life) == []
         again = await life.launch(SEVERAL, "k")
         assert isinstance(again, Operation)
         assert again.state is OperationState.SUCCEEDED, again
 
 
-@pytest.mark.parametrize("times", [1, 3])
-async def test_a_store_that_fails_is_asked_again_to_close(times: int, tmp_path: Path) -> None:
+async def test_of_parts_that_the_store_does_not_take_nothing_stays(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:
         await template(life, lives)
-        works = life.store.works
-        failing = _failing(StoreFailed("no room on the disk"), times, works.close_parent)
-        object.__setattr__(works, "close_parent", failing)
-        ended = await life.launch(SEVERAL)
-        assert isinstance(ended, Operation)
-        assert (ended.state, ended.steps) == (OperationState.SUCCEEDED, 3), ended
+        submit = life.store.works.submit
+        object.__setattr__(life.store.works, "submit", _failing(StoreFailed("no room on the disk"), 1, submit))
+        answer = await life.launch(SEVERAL, "k")
+        assert isinstance(answer, Refusal)
+        assert answer.why is Why.UNAVAILABLE
+        assert await _launches(life) == []
+        assert lives.secrets() == set()
+        again = await life.launch(SEVERAL, "k")
+        assert isinstance(again, Operation)
+        assert again.state is OperationState.SUCCEEDED, again
 
 
-async def test_a_parent_that_could_not_be_closed_ends_when_it_is_cancelled(tmp_path: Path) -> None:
-    lives = Lives(tmp_path)
-    async with lives.living() as life:
-        await template(life, lives)
-        works = life.store.works
-        failing = _failing(StoreFailed("no room on the disk"), 100, works.close_parent)
-        object.__setattr__(works, "close_parent", failing)
-        answer = await life.launching.launch(ROOT, SEVERAL, life.asking())
-        assert isinstance(answer, Operation), "its parts are carried out all the same"
-        assert answer.state is OperationState.PENDING
-        for child in await life.store.journal.children(answer.id):
-            await life.store.journal.wait_ended(child.id, 30)
-        ended = await works.cancel(answer.id)
-        assert ended is not None
-        assert (ended.state, ended.steps) == (OperationState.SUCCEEDED, 3)
-        footprint(lives, life.cluster)
-
-
-async def test_an_asker_who_goes_away_leaves_no_open_parent(tmp_path: Path) -> None:
+async def test_an_asker_who_goes_away_leaves_all_parts_behind(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:
         await template(life, lives)
@@ -150,19 +135,29 @@ async def test_an_asker_who_goes_away_leaves_no_open_parent(tmp_path: Path) -> N
 
         object.__setattr__(life.store.works, "submit", slow)
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(life.launch(SEVERAL))
+            asking = group.create_task(life.launch(SEVERAL, "k"))
             await reached.wait()
             asking.cancel()
         assert asking.cancelled()
-        newest = (await life.store.journal.operations(None, 1))[0]
-        assert (newest.state, newest.done, newest.steps) == (OperationState.FAILED, 3, 3)
-        await life.settled()
-        assert await _parents(life) == [], "no part was accepted after it was closed"
         object.__setattr__(life.store.works, "submit", submit)
-        again = await life.launch(SEVERAL)  # the submitter lives
+        again = await life.launch(SEVERAL, "k")  # the submitter lives
         assert isinstance(again, Operation)
-        assert again.state is OperationState.SUCCEEDED, again
+        assert (again.state, again.done, again.steps) == (OperationState.SUCCEEDED, 3, 3), again
+        assert [launch.id for launch in await _launches(life)] == [again.id]
+        footprint(lives, life.cluster)
+
+
+async def test_what_cannot_be_planned_is_counted_and_the_others_go_on(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
     async with lives.living() as life:
+        await template(life, lives)
+        await life.wish(launching("web-2"))
+        ended = await life.launch(SEVERAL, "k")
+        assert isinstance(ended, Operation)
+        assert (ended.state, ended.done, ended.steps) == (OperationState.FAILED, 3, 3)
+        assert ended.error.startswith("1 of 3 failed: there is an instance named web-2 already"), ended.error
+        assert {row.name for row in life.cluster.instances.values()} == {"web-1", "web-2", "web-3"}
+        assert await life.launch(SEVERAL, "k") == ended
         footprint(lives, life.cluster)
 
 
@@ -172,20 +167,95 @@ async def test_a_fault_in_one_part_is_counted_and_the_others_go_on(
     lives = Lives(tmp_path)
     async with lives.living() as life:
         await template(life, lives)
-        submit, calls = life.submitter.submit, list[OperationId | None]()
 
-        async def faulty(decide: Any, asking: Asking) -> Operation | Refusal:
-            calls.append(asking.parent)
-            if len(calls) == 2:
+        def faulty(cluster: Cluster, project: ProjectId, wish: LaunchWish, draw: Draw, now: float) -> Plan | Refusal:
+            if wish.name == "web-2":
                 raise ZeroDivisionError("nobody thought of this")
-            return await submit(decide, asking)
+            return launch(cluster, project, wish, draw, now)
 
-        monkeypatch.setattr(life.submitter, "submit", faulty)
+        monkeypatch.setattr("innkeeper.control.launching.launch", faulty)
         ended = await life.launch(SEVERAL)
         assert isinstance(ended, Operation)
         assert (ended.state, ended.done, ended.steps) == (OperationState.FAILED, 3, 3)
         assert "1 of 3 failed: a fault in Innkeeper itself" in ended.error
         assert len(life.cluster.instances) == 2
+        footprint(lives, life.cluster)
+
+
+class Rivals:
+    """Whenever several are submitted, somebody else has launched one of their names just before, to the end."""
+
+    def __init__(self, life: Life, names: list[str]) -> None:
+        self._life = life
+        self._names = names
+        self._submit = life.store.works.submit
+        object.__setattr__(life.store.works, "submit", self)
+
+    async def __call__(self, submissions: list[Submission]) -> Any:
+        if self._names and isinstance(submissions[0].plan, Several):
+            name, draw = self._names.pop(0), Draw(f"rival {len(self._names)}".encode())
+            plan = launching(name)(self._life.cluster, draw, 0.0)
+            assert isinstance(plan, Plan), plan
+            rival = replace(submissions[0], operation=OperationId(draw.id("op")), plan=plan, key=None)
+            await self._submit([rival])
+            await self._life.store.journal.wait_ended(rival.operation, 30)
+        return await self._submit(submissions)
+
+
+async def test_several_are_planned_again_as_a_whole_when_one_is_stale(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await template(life, lives)
+        Rivals(life, ["web-2"])
+        ended = await life.launch(SEVERAL, "k")
+        assert isinstance(ended, Operation)
+        assert (ended.state, ended.done, ended.steps) == (OperationState.FAILED, 3, 3)
+        assert ended.error.startswith("1 of 3 failed: there is an instance named web-2 already"), ended.error
+        children = await life.store.journal.children(ended.id)
+        assert [child.title for child in children] == [f"launch web-{n} from tiny:1" for n in (1, 3)]
+        await life.settled()
+        assert len(life.cluster.instances) == 3
+        assert len(lives.secrets()) == 2
+        footprint(lives, life.cluster)
+
+
+async def test_several_that_are_stale_again_and_again_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await template(life, lives)
+        names = [f"web-{n}" for n in range(1, 6)]
+        Rivals(life, names)
+        answer = await life.launch(replace(SEVERAL, count=9), "k")
+        assert isinstance(answer, Refusal)
+        assert answer.why is Why.BUSY
+        assert "5 times in a row" in answer.reason
+        assert names == []
+        await life.settled()
+        assert len(life.cluster.instances) == len(await _launches(life)) == 5, "the rivals', and nobody else's"
+        assert lives.secrets() == set()
+        again = await life.launch(replace(SEVERAL, count=9), "k")
+        assert isinstance(again, Operation)
+        assert (again.state, again.error[:14]) == (OperationState.FAILED, "5 of 9 failed:")
+
+
+@pytest.mark.parametrize("order", [SEVERAL, TOGETHER], ids=["several", "together"])
+async def test_nobody_is_refused_for_what_a_twin_would_have_taken(order: LaunchOrder, tmp_path: Path) -> None:
+    """64 GiB: thrice ten, and twenty; with the twin's share it would be too much."""
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await template(life, lives)
+        order = replace(order, wish=LaunchWish(template="tiny", memory_mib=10 * 1024), user_data=None)
+        other = LaunchOrder(wish=LaunchWish(template="tiny", memory_mib=20 * 1024))
+        async with asyncio.TaskGroup() as group:
+            twins = [group.create_task(life.launch(order, "k")) for _ in range(2)]
+            # Who asks for several looks for its key first: this one is to stand behind both, in the same batch.
+            while life.submitter._waiting.qsize() < 2 and not life.cluster.instances:
+                await asyncio.sleep(0)
+            third = group.create_task(life.launch(other))
+        assert twins[0].result() == twins[1].result()
+        for answer in (twins[0].result(), third.result()):
+            assert isinstance(answer, Operation), answer
+            assert answer.state is OperationState.SUCCEEDED, answer
         footprint(lives, life.cluster)
 
 

@@ -115,6 +115,7 @@ class Wish:
 WITH_USER_DATA = LaunchOrder(
     wish=LaunchWish(template="tiny", name="web"), user_data=b"#cloud-config\npassword: open sesame\n"
 )
+SEVERAL = replace(WITH_USER_DATA, count=3)
 
 WISHES = (
     Wish(name="build", before=nothing, decide=building),
@@ -136,5 +137,9 @@ WISHES = (
     Wish(name="delete-force", before=running, decide=to_web(lambda c, i: deleting.delete(c, i, force=True))),
 )
 
+# Not one operation but a parent with its parts, each of which is refused for itself.
+PARENT = Wish(name="launch-several", before=template, decide=SEVERAL)
+
 # As parameters of a test. Each means a few dozen lives, so in the fast run a launch with secrets stands for all.
 EACH = [pytest.param(w, id=w.name, marks=[] if w.name == "launch-user-data" else [pytest.mark.slow]) for w in WISHES]
+EACH_AND_PARENT = [*EACH, pytest.param(PARENT, id=PARENT.name, marks=pytest.mark.slow)]

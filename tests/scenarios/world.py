@@ -21,7 +21,6 @@ from innkeeper.control.instances import Instances
 from innkeeper.control.launching import Launching
 from innkeeper.control.monitor import Monitor
 from innkeeper.control.operations import Operations
-from innkeeper.control.parents import Parents
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.control.templates import Templates
 from innkeeper.control.watch import OURSELVES, Rhythm, Watch
@@ -183,11 +182,10 @@ class World:
     def _composed(self, store: Store) -> Life:
         clock, pictures = self.state.clock, store.pictures
         submitter = Submitter(store.works, pictures, clock, self._draws)
-        parents = Parents(store.works, clock)
         return Life(
             host=SimHost(self.state, redeem=store.secrets.redeem, witness=self.transcript),
             submitter=submitter,
-            launching=Launching(submitter, pictures, parents, store.secrets, lambda: Draw(self._draws())),
+            launching=Launching(submitter, pictures, store.secrets, lambda: Draw(self._draws())),
             instances=Instances(submitter, pictures),
             templates=Templates(submitter, pictures),
             operations=Operations(store.works, store.journal),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from innkeeper.access.rules import allowed
-from innkeeper.control.parents import Parents
-from innkeeper.control.submit import Asking, Decide, Submitter, as_before
+from innkeeper.control.submit import Asking, Decide, Submitter
 from innkeeper.model.host import Principal
-from innkeeper.model.ids import Draw, InstanceId, Kind, OperationId, ProjectId, SecretId, SecretRef
-from innkeeper.model.plans import Plan, Refusal, Verb, Why
-from innkeeper.model.work import Operation, OperationState
+from innkeeper.model.ids import Draw, ProjectId, SecretId, SecretRef
+from innkeeper.model.plans import Plan, Refusal, Why
+from innkeeper.model.work import Operation
 from innkeeper.plan.intake.ssh_key import check_ssh_key
 from innkeeper.plan.intake.user_data import check_user_data
 from innkeeper.plan.launch import LaunchWish, launch, launch_together
@@ -35,14 +33,11 @@ class LaunchOrder:
 
 
 class Launching:
-    """`fresh` draws ids for what is not planned: parents and secrets."""
+    """`fresh` draws ids for what is not planned: secrets."""
 
-    def __init__(
-        self, submitter: Submitter, pictures: Pictures, parents: Parents, secrets: Secrets, fresh: Callable[[], Draw]
-    ) -> None:
+    def __init__(self, submitter: Submitter, pictures: Pictures, secrets: Secrets, fresh: Callable[[], Draw]) -> None:
         self._submitter = submitter
         self._pictures = pictures
-        self._parents = parents
         self._secrets = secrets
         self._fresh = fresh
 
@@ -66,50 +61,30 @@ class Launching:
         return tuple(plans)
 
     async def launch(self, who: Principal, order: LaunchOrder, asking: Asking) -> Operation | Refusal:
-        """One instance, or a parent operation with a child for each; with `all_or_none` one operation for all."""
+        """One instance, or a parent operation with a child for each; with `all_or_none` one operation for all.
+
+        However many they are, they are accepted in one: a killed daemon knows all of them afterwards, or none.
+        """
         refusal = allowed(who, "launch", asking.project) or _wrong(order)
         if refusal is not None:
             return refusal
-        wishes = _numbered(order)
-        if len(wishes) > 1 and not order.all_or_none:
-            return await self._each(wishes, order.user_data, asking)
-        if order.user_data is not None and (known := await self._submitter.earlier(asking)) is not None:
-            return known  # before anything is sealed for it
-        wishes = await self._sealed(wishes, order.user_data)
-        # Should there be no answer it may still be accepted: then the secrets stay, and go at the latest at next start.
-        answer = await self._submitter.submit(_decide(asking.project, wishes), asking)
-        await self._unseal(wishes, [answer])
+        costly = order.user_data is not None or order.count > 1
+        if costly and (known := await self._submitter.earlier(asking)) is not None:
+            return known  # before anything is sealed or planned for it
+        wishes = await self._sealed(_numbered(order), order.user_data)
+        # Should the asker go away it may still be accepted: then the secrets stay, and go at the latest at next start.
+        answer = await self._submit(wishes, order, asking)
+        await self._unseal(wishes)
         return answer
 
-    async def _each(self, wishes: Sequence[LaunchWish], user_data: bytes | None, asking: Asking) -> Operation | Refusal:
-        """Many under one parent. What cannot be planned fails singly; when all of it cannot, the first is refused."""
-        mine = _parent(self._fresh(), wishes, asking)
-        parent = await self._parents.open(mine, asking)
-        if parent.id != mine.id:
-            return as_before(parent, asking)
-        refused: list[Refusal] = []
-        closed = None
-        try:
-            wishes = await self._sealed(wishes, user_data)
-            child = replace(asking, parent=parent.id, key=None)
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._part(wish, child)) for wish in wishes]
-            answers = [task.result() for task in tasks]
-            refused += [answer for answer in answers if isinstance(answer, Refusal)]
-            await self._unseal(wishes, answers)
-        finally:
-            # Also when the store failed or the asker has gone away: nobody else would ever close it.
-            closed = await self._parents.close(parent.id, refused)
-        return refused[0] if len(refused) == len(wishes) else closed or parent
-
-    async def _part(self, wish: LaunchWish, child: Asking) -> Operation | Refusal:
-        """One of many; a fault of ours in it does not keep the others from being counted."""
-        try:
-            return await self._submitter.submit(_launching(child.project, wish), child)
-        except Exception as fault:
-            log.exception("a part of %s could not be submitted", child.parent)
-            reason = f"a fault in Innkeeper itself: {fault!r}"
-            return Refusal(why=Why.UNAVAILABLE, reason=reason, hint="See the daemon's log")
+    async def _submit(self, wishes: tuple[LaunchWish, ...], order: LaunchOrder, asking: Asking) -> Operation | Refusal:
+        if len(wishes) > 1 and order.all_or_none:
+            return await self._submitter.submit(_together(asking.project, wishes), asking)
+        decides = [_launching(asking.project, wish) for wish in wishes]
+        if len(wishes) == 1:
+            return await self._submitter.submit(decides[0], asking)
+        title = f"launch {len(wishes)} instances from {order.wish.template}"
+        return await self._submitter.submit_several(title, decides, asking)
 
     async def _sealed(self, wishes: Sequence[LaunchWish], user_data: bytes | None) -> tuple[LaunchWish, ...]:
         """Sealed before a plan is accepted, each instance its own, so that no accepted plan lacks its secret."""
@@ -119,15 +94,12 @@ class Launching:
         await self._secrets.seal(dict.fromkeys(refs, user_data))
         return _referring(wishes, refs)
 
-    async def _unseal(self, wishes: Sequence[LaunchWish], answers: Sequence[Operation | Refusal]) -> None:
+    async def _unseal(self, wishes: Sequence[LaunchWish]) -> None:
         """What no instance came to need: it was refused, or a twin came first."""
         sealed = {wish.first_boot.user_data for wish in wishes if wish.first_boot.user_data is not None}
         if not sealed:
             return
-        cluster = self._pictures.cluster()
-        subjects = (ref for answer in answers if isinstance(answer, Operation) for ref in answer.subjects)
-        rows = (cluster.instances.get(InstanceId(ref.id)) for ref in subjects if ref.kind is Kind.INSTANCE)
-        lost = sealed - {row.first_boot.user_data for row in rows if row is not None}
+        lost = sealed - {row.first_boot.user_data for row in self._pictures.cluster().instances.values()}
         try:
             await self._secrets.discard(tuple(lost))
         except StoreFailed as failed:
@@ -144,9 +116,7 @@ def _referring(wishes: Sequence[LaunchWish], refs: Sequence[SecretRef]) -> tuple
     return tuple(replace(wish, first_boot=replace(wish.first_boot, user_data=ref)) for wish, ref in pairs)
 
 
-def _decide(project: ProjectId, wishes: tuple[LaunchWish, ...]) -> Decide:
-    if len(wishes) == 1:
-        return _launching(project, wishes[0])
+def _together(project: ProjectId, wishes: tuple[LaunchWish, ...]) -> Decide:
     return lambda cluster, draw, now: launch_together(cluster, project, wishes, draw, now)
 
 
@@ -176,19 +146,3 @@ def _numbered(order: LaunchOrder) -> tuple[LaunchWish, ...]:
     if order.count > 1 and "{n}" not in name:
         name += "-{n}"
     return tuple(replace(order.wish, name=name.replace("{n}", str(n + 1))) for n in range(order.count))
-
-
-def _parent(draw: Draw, wishes: Sequence[LaunchWish], asking: Asking) -> Operation:
-    return Operation(
-        id=OperationId(draw.id("op")),
-        project=asking.project,
-        verb=Verb.LAUNCH,
-        title=f"launch {len(wishes)} instances from {wishes[0].template}",
-        subjects=(),
-        principal=asking.principal,
-        state=OperationState.PENDING,
-        created_at=asking.at,
-        updated_at=asking.at,
-        steps=len(wishes),
-        asked=asking.asked,
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from innkeeper.main.place import DATA_FOLDER, Place
+from innkeeper.cli.line import DATA
+from innkeeper.main.place import Place
 
 UNITS = Path("/etc/systemd/system")
 RUNNING = Path("/run/systemd/system")  # sd_booted(3): there only where systemd runs the machine
@@ -17,7 +18,8 @@ class CannotReturn(Exception):
 
 
 def unit_name(place: Place) -> str:
-    return "innkeeper.service" if place.data == DATA_FOLDER else f"innkeeper-{place.tag}.service"
+    """One and the same, whatever INN_DATA said when it was asked."""
+    return "innkeeper.service" if str(place.data) == DATA else f"innkeeper-{place.tag}.service"
 
 
 def unit(inn: Path, place: Place) -> str:

@@ -23,7 +23,6 @@ from innkeeper.control.launching import Launching
 from innkeeper.control.lines import Lines
 from innkeeper.control.monitor import Monitor
 from innkeeper.control.operations import Operations
-from innkeeper.control.parents import Parents
 from innkeeper.control.site import Site
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.control.templates import Templates
@@ -115,9 +114,7 @@ async def running(
         site = Site(store.pictures)
         cases = UseCases(
             instances=Instances(submitter, store.pictures),
-            launching=Launching(
-                submitter, store.pictures, Parents(store.works, clock), store.secrets, lambda: Draw(_entropy())
-            ),
+            launching=Launching(submitter, store.pictures, store.secrets, lambda: Draw(_entropy())),
             templates=Templates(submitter, store.pictures),
             operations=Operations(store.works, store.journal),
             lines=Lines(store.pictures, hosts),

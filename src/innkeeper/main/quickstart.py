@@ -5,12 +5,10 @@ Repeatable: what stands already is used. The daemon is started apart from us and
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +21,14 @@ from innkeeper.cli.grammar.call import spoken
 from innkeeper.cli.grammar.pages import HelpPage
 from innkeeper.cli.line import DATA, CannotGoOn, Line, in_words
 from innkeeper.drivers.linuxnet.settings import NetFailed
+from innkeeper.main import daemon
 from innkeeper.main import remove as removal
 from innkeeper.main.boot import CannotReturn, return_at_boot
 from innkeeper.main.place import DATA_FOLDER, CannotServe, Place
 from innkeeper.ports.store import StoreFailed
 
-_UP_S = 60.0
+_WORDS_S = 60.0
+_MUTE = ("panicked", "unknown")  # nothing in it answers, and waiting changes nothing
 
 
 def quickstart(
@@ -58,13 +58,13 @@ def quickstart(
     if at_boot:
         _return_at_boot(line, data.absolute(), start=not stands)
     elif not stands:
-        _daemon(line, data.absolute())
+        with in_words((OSError,), "The daemon was not started"):
+            daemon.start(line, data.absolute())
     _template(line, template)
-    _instance(line, template, name)
-    until_answering(line, name, lambda words: print(words, end="", flush=True))
     inn = _command(data)
-    print(f"\n$ {inn} exec {name} -- uname -a", flush=True)
-    subprocess.run([*inn.split(), "exec", name, "--", "uname", "-a"], check=True)
+    _instance(line, inn, template, name)
+    until_answering(line, name, lambda words: print(words, end="", flush=True))
+    _first_words(line, inn, name)
     _go_on(inn, template, name)
 
 
@@ -79,8 +79,7 @@ def _remove(line: Line, place: Place) -> None:
 
 
 def _stands(line: Line) -> bool:
-    with contextlib.suppress(CannotGoOn):
-        line.get("/v1")
+    if daemon.stands(line):
         return True
     if os.geteuid() != 0:
         raise CannotGoOn("the daemon must run as root", "Run it so: sudo ./run")
@@ -91,37 +90,8 @@ def _return_at_boot(line: Line, data: Path, *, start: bool) -> None:
     with in_words((CannotReturn, OSError), "Without --at-boot the daemon runs until this machine is switched off"):
         name = return_at_boot(Path(sys.executable).with_name("inn"), Place(data), start=start)
     print(f"The daemon returns at boot ({name}).")
-    if not _answers(line, lambda: False):
+    if not daemon.answers(line, lambda: False):
         raise CannotGoOn("the daemon does not answer", f"Its log: journalctl -u {name}")
-
-
-def _daemon(line: Line, data: Path) -> None:
-    """Apart from us, until this machine is switched off."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o711)
-    log_path = data / "daemon.log"
-    print(f"Starting the daemon (log: {log_path}) …", flush=True)
-    with log_path.open("ab") as log:
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "innkeeper.cli", "serve", "--data", str(data), "--log-file", str(log_path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    if not _answers(line, lambda: daemon.poll() is not None):
-        what = "does not answer" if daemon.poll() is None else "ended at once"
-        tail = log_path.read_text(errors="replace").strip().splitlines()[-3:]
-        raise CannotGoOn(f"the daemon {what}: " + " | ".join(tail), f"Its log: {log_path}")
-
-
-def _answers(line: Line, ended: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + _UP_S
-    while time.monotonic() < deadline and not ended():
-        with contextlib.suppress(CannotGoOn):
-            if all(host["status"] == "ready" for host in line.get("/v1/hosts")["items"]):
-                return True
-        time.sleep(0.2)
-    return False
 
 
 def _template(line: Line, template: str) -> None:
@@ -132,7 +102,7 @@ def _template(line: Line, template: str) -> None:
     follow(line, line.post("/v1/templates/build", {"recipe": template}))
 
 
-def _instance(line: Line, template: str, name: str) -> None:
+def _instance(line: Line, inn: str, template: str, name: str) -> None:
     found = [i for i in line.get("/v1/instances")["items"] if i["name"] == name]
     if not found:
         print(f"Launching {name} from {template} …", flush=True)
@@ -143,6 +113,9 @@ def _instance(line: Line, template: str, name: str) -> None:
     elif found[0]["status"] in ("paused", "no-space"):
         print(f"Resuming {name} …", flush=True)
         _followed(line, f"/v1/instances/{name}/resume", None)
+    elif found[0]["status"] in _MUTE:
+        why = f"{name} is {found[0]['status']}: {found[0]['reason']}".removesuffix(": ")
+        raise CannotGoOn(why, f"See: {inn} logs {name}; begin anew with it: {inn} restart {name} --force")
     else:
         print(f"Instance {name} is {found[0]['status']} already.")
 
@@ -151,9 +124,22 @@ def _followed(line: Line, path: str, body: dict[str, Any] | None) -> None:
     follow(line, line.post(path, body))
 
 
+def _first_words(line: Line, inn: str, name: str) -> None:
+    """What goes wrong is told by `inn exec` itself, but for silence."""
+    print(f"\n$ {inn} exec {name} -- uname -a", flush=True)
+    words = [sys.executable, "-m", "innkeeper.cli", "exec", name, "--", "uname", "-a"]
+    hint = f"See: {inn} show {name}, {inn} logs {name}; begin anew with it: {inn} restart {name} --force"
+    try:
+        done = subprocess.run(words, env={**os.environ, "INN_SOCKET": line.path}, timeout=_WORDS_S, check=False)
+    except subprocess.TimeoutExpired as silence:
+        raise CannotGoOn(f"{name} has not answered within {_WORDS_S:g} s", hint) from silence
+    if done.returncode != 0:
+        raise CannotGoOn(f"{name} did not carry out its first command (exit code {done.returncode})", hint)
+
+
 def _command(data: Path) -> str:
     inn = os.path.relpath(Path(sys.executable).with_name("inn"))
-    return inn if str(data) == DATA else f"env INN_DATA={data} {inn}"
+    return inn if str(data) == DATA else f"env INN_DATA={shlex.quote(str(data))} {inn}"
 
 
 def _go_on(inn: str, template: str, name: str) -> None:

@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
-import time
 
 from innkeeper.cli.line import CannotGoOn, Line
 from innkeeper.drivers.linuxnet.hand import LinuxNet
-from innkeeper.main.boot import return_no_more
+from innkeeper.main.boot import UNITS, return_no_more, unit_name
+from innkeeper.main.daemon import end, stands
 from innkeeper.main.place import CannotServe, Place
 from innkeeper.main.solo import net_settings
 from innkeeper.store.store import open_store
 
-_ENDING_S = 60.0
 _NAMED = 5
 
 
@@ -24,16 +22,20 @@ def remove(line: Line, place: Place) -> None:
     """Daemon, networks, what serves them, and the unit that has it return at boot. May be repeated.
 
     Raises:
-        CannotGoOn: instances are left; nothing was done.
+        CannotGoOn: instances are left, or who serves them does not answer; nothing was done. Or an instance came while
+            the daemon was being ended; it says so.
         CannotReturn, NetFailed, OSError: something remains; it goes with the next try.
     """
-    if _answers(line):
-        _refuse([i["name"] for i in line.every("/v1/instances")])
     with contextlib.ExitStack() as stack:
+        if stands(line):
+            _refuse([i["name"] for i in line.every("/v1/instances")])
+            stack.callback(os.close, end(place))
+            _admit(asyncio.run(_rows(place)), place)
+        elif place.data.is_dir():
+            stack.callback(os.close, _lock(place))
+            _refuse(asyncio.run(_rows(place)))
         if place.data.is_dir():
             return_no_more(place)
-            stack.callback(os.close, _without_daemon(place))
-            _refuse(asyncio.run(_rows(place)))
         asyncio.run(without_networks(place))
 
 
@@ -53,14 +55,6 @@ async def without_networks(place: Place) -> None:
         shutil.rmtree(place.volatile)
 
 
-def _answers(line: Line) -> bool:
-    try:
-        line.get("/v1")
-    except CannotGoOn:
-        return False
-    return True
-
-
 async def _rows(place: Place) -> list[str]:
     if not (place.data / "innkeeper.db").exists():
         return []
@@ -73,20 +67,30 @@ async def _rows(place: Place) -> list[str]:
 
 def _refuse(names: list[str]) -> None:
     if names:
-        some = " ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+        some = _some(names)
         raise CannotGoOn(f"there are instances: {some}", f"Delete them with their disks: inn delete {some} --force", 2)
 
 
-def _without_daemon(place: Place) -> int:
-    """It is told to end, as its service manager would; the lock is ours then."""
-    told, deadline = False, time.monotonic() + _ENDING_S
-    while True:
-        try:
-            return place.lock()
-        except CannotServe:  # it is held, so its number is that of the daemon
-            if time.monotonic() > deadline:
-                raise
-        if not told:
-            os.kill(int((place.data / "lock").read_text()), signal.SIGTERM)
-            told = True
-        time.sleep(0.1)
+def _admit(names: list[str], place: Place) -> None:
+    """Between our look and the daemon's end somebody was faster."""
+    if names:
+        name = unit_name(place)
+        again = f"systemctl start {name}" if (UNITS / name).exists() else f"inn serve --data {place.data}"
+        raise CannotGoOn(
+            f"the daemon has ended, and nothing else was done: meanwhile there were instances: {_some(names)}",
+            f"They run on. Start the daemon again: {again}; then: inn delete {_some(names)} --force",
+            2,
+        )
+
+
+def _some(names: list[str]) -> str:
+    return " ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+
+
+def _lock(place: Place) -> int:
+    """Nobody listens; so nobody else may begin to."""
+    try:
+        return place.lock()
+    except CannotServe as held:
+        hint = "It is starting, or ending, or hangs: look at its log, then try again; nothing was done"
+        raise CannotGoOn(f"nobody answers at {place.socket}, and yet {held}", hint) from held

@@ -29,7 +29,7 @@ from innkeeper.main.house import CannotSetUp, Settings, running
 from innkeeper.main.place import DATA_FOLDER, CannotServe, Place
 from innkeeper.main.solo import local_host, net_settings
 from innkeeper.ports.store import StoreFailed
-from innkeeper.store.store import open_store
+from innkeeper.store.store import Store, open_store
 
 log = logging.getLogger("innkeeper")
 
@@ -92,8 +92,26 @@ async def _serve(place: Place, port: int | None, *, accept_database: bool) -> No
             sockets.append(socket.create_server(("127.0.0.1", port)))
         await stack.enter_async_context(serving(house.app, sockets))
         log.info("serving %s at %s", place.data, place.socket)
-        await enough.wait()
+        death = await _until(enough, store)
         log.info("leaving; instances run on")
+    if death is not None:
+        raise death
+
+
+async def _until(enough: asyncio.Event, store: Store) -> StoreFailed | None:
+    """None: we were told to end. Otherwise why we must, and be started anew: the store is dead."""
+
+    async def outlived() -> StoreFailed:
+        death = await store.death()
+        log.critical("the store is dead: %s", death, exc_info=death.__cause__)
+        enough.set()
+        return death
+
+    async with asyncio.TaskGroup() as group:
+        living = group.create_task(outlived(), name="the store's life")
+        await enough.wait()
+        living.cancel()
+    return None if living.cancelled() else living.result()
 
 
 def _token(place: Place) -> str:

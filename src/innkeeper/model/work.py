@@ -28,8 +28,9 @@ class OperationState(StrEnum):
 class Operation:
     """Durable work. `done` counts steps carried out; while undoing it counts down to 0.
 
-    A parent has children and no plan of its own: its state follows from theirs. `principal` is the name of who asked,
-    `asked` tells the request from others that come under the same idempotency key; it says nothing else.
+    A parent has children and no plan of its own: its state follows from theirs, and steps that have no child are parts
+    that never came to be. `principal` is the name of who asked, `asked` tells the request from others that come under
+    the same idempotency key; it says nothing else.
     """
 
     id: OperationId
@@ -52,6 +53,19 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Several:
+    """What a parent has instead of a plan: its parts, and why others never came to be.
+
+    They are accepted in one, or not at all; then each is an operation of its own, which fails for itself.
+    """
+
+    verb: Verb
+    title: str
+    parts: tuple[tuple[OperationId, Plan], ...]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """A plan on its way into the store. `key` is the caller's idempotency key.
 
@@ -62,8 +76,7 @@ class Submission:
     project: ProjectId
     principal: str
     at: float
-    plan: Plan
-    parent: OperationId | None = None
+    plan: Plan | Several
     key: str | None = None
     asked: str = ""
 

@@ -62,30 +62,15 @@ class Works(Protocol):
         user slots, and room on the host. What fails is Stale and leaves no trace; the others stand. Durable when
         this returns. A submission with a known idempotency key of the same principal answers with the earlier
         operation.
+
+        Several are accepted with their parent, which is answered, or none of them is. A part whose objects another
+        operation holds is refused alone, unless that leaves no part. A parent ends with the last of its parts;
+        it has SUCCEEDED only when each did, and none was refused.
         """
         ...
 
     async def earlier(self, principal: str, key: str) -> Operation | None:
         """What this principal's idempotency key has led to before."""
-        ...
-
-    async def open_parent(self, operation: Operation, key: str | None = None) -> Operation:
-        """A parent of operations that follow; PENDING until it is closed. A known key of the same principal.
-
-        The earlier parent.
-        """
-        ...
-
-    async def close_parent(self, parent: OperationId, refused: tuple[str, ...], rest: str = "") -> Operation:
-        """No more children follow; `refused` says why some never came to be, each counts as failed.
-
-        With `rest`, so does each of its announced parts that is neither a child nor refused, for that reason. A
-        parent of which nothing came gives up its key: the same request may be made again.
-
-        From now on the state follows from the children's: ended when all have ended, SUCCEEDED only when every
-        child did and none was refused. A parent that was not closed when its process died is closed when the store
-        opens again.
-        """
         ...
 
     async def take(self, limit: int) -> tuple[Work, ...]:
@@ -110,7 +95,7 @@ class Works(Protocol):
     async def cancel(self, operation: OperationId) -> Operation | None:
         """Ask an operation to stop at its next step's boundary. None: unknown. An ended one is returned as it is.
 
-        A parent that is still open ends once none of its children is under way, and takes no more of them.
+        With a parent, each of its parts is asked.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from innkeeper.model.host import HostFacts
 from innkeeper.model.ids import HostId, InstanceId
-from innkeeper.model.observed import HostState, Report, Sample, StepProgress, TemplateState
+from innkeeper.model.observed import HostState, Phase, Report, Sample, StepProgress, TemplateState
 from innkeeper.model.work import Order
 from innkeeper.ports.streams import ExecRequest
 from innkeeper.sim.faults import Killed
@@ -116,9 +116,11 @@ class Process:
 
     def noticed(self, instance: InstanceId) -> None:
         self.obeying.noticed(instance)
-        if instance not in self._state.machines:
+        machine = self._state.machines.get(instance)
+        if machine is None or machine.phase is Phase.PANICKED:
+            why = "the machine has ended" if machine is None else "the guest's kernel has panicked"
             for session in self._sessions.pop(instance, ()):
-                session.fail("the machine has ended")
+                session.fail(why)
 
     def room_changed(self) -> None:
         facts = self._state.facts

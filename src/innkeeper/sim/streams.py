@@ -127,7 +127,7 @@ class SimSession:
             self._pty = type(self._pty)(rows=rows, cols=cols, term=self._pty.term)
 
     async def signal(self, number: int) -> None:
-        if self._machine.phase is Phase.PANICKED:
+        if self._machine.phase is not Phase.RUNNING:
             return  # nobody hears it
         self._finish(Exited(code=None, signal=number))
 

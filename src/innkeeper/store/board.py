@@ -44,6 +44,7 @@ class Board:
         self._changed = asyncio.Event()
         self._ends: dict[OperationId, asyncio.Event] = {}
         self._closed: BaseException | None = None
+        self._over = asyncio.Event()
 
     @property
     def revision(self) -> int:
@@ -66,10 +67,16 @@ class Board:
     def close(self, why: BaseException) -> None:
         """Whoever waits is told; nothing is published any more."""
         self._closed = why
+        self._over.set()
         self._arrived.set()
         self._changed.set()
         for end in self._ends.values():
             end.set()
+
+    async def over(self) -> BaseException | None:
+        """Why nothing is published any more, once that is so."""
+        await self._over.wait()
+        return self._closed
 
     def _end(self, operation: Operation) -> None:
         self._recent[operation.id] = operation

@@ -13,6 +13,7 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import OperationId
 from innkeeper.model.observed import State
 from innkeeper.model.work import Operation, OperationState, Record, Stale, Submission, Work
+from innkeeper.ports.store import StoreFailed
 from innkeeper.store.board import Board
 from innkeeper.store.database import schema, sqlite
 from innkeeper.store.database.migrate import migrate
@@ -20,9 +21,9 @@ from innkeeper.store.history import MetricHistory
 from innkeeper.store.journal import Chronicle
 from innkeeper.store.reader import Reader
 from innkeeper.store.secrets import SealedSecrets, key_from
-from innkeeper.store.work import family, record, submit
+from innkeeper.store.work import record, submit
 from innkeeper.store.work.load import Loaded, load
-from innkeeper.store.work.standing import Draft
+from innkeeper.store.work.prune import KEEP, Keep, Past
 from innkeeper.store.writer import OnCommit, Writer, WriterOptions
 
 
@@ -55,23 +56,6 @@ class Ledger:
     async def earlier(self, principal: str, key: str) -> Operation | None:
         return await self._journal.earlier(principal, key)
 
-    async def open_parent(self, operation: Operation, key: str | None = None) -> Operation:
-        """Whoever gets back another id than his own has found an earlier parent, and submits nothing under it."""
-        keys = [] if key is None else [key]
-        return await self._writer.ask(lambda draft: family.open_parent(draft, operation, key), keys)
-
-    async def close_parent(self, parent: OperationId, refused: tuple[str, ...], rest: str = "") -> Operation:
-        """May be repeated.
-
-        Raises:
-            KeyError: there is no such operation.
-        """
-        closed = await self._writer.ask(lambda draft: family.close_parent(draft, parent, refused, rest))
-        closed = closed or await self._journal.exact(parent)
-        if closed is None:
-            raise KeyError(parent)
-        return closed
-
     async def take(self, limit: int) -> tuple[Work, ...]:
         return await self._board.take(limit)
 
@@ -98,8 +82,21 @@ class Store:
     secrets: SealedSecrets
     history: MetricHistory
     mended: tuple[str, ...]
+    board: Board
     writer: Writer
     reader: Reader
+
+    async def death(self) -> StoreFailed:
+        """Why nothing will ever be written again, once that is so: this process can only be started anew.
+
+        What fails and may succeed later, as on a full disk, is no death.
+        """
+        why = await self.board.over()
+        if isinstance(why, StoreFailed):
+            return why
+        failed = StoreFailed(f"what writes the database failed in a way nobody thought of: {why!r}")
+        failed.__cause__ = why
+        return failed
 
     async def close(self) -> None:
         """Writes what waits. Everybody who still waits for something gets StoreFailed. May be repeated."""
@@ -107,9 +104,7 @@ class Store:
         await self.reader.close()
 
 
-async def open_store(
-    path: Path, key_file: Path, *, keep_revisions: int = 100_000, on_commit: OnCommit | None = None
-) -> Store:
+async def open_store(path: Path, key_file: Path, *, keep: Keep = KEEP, on_commit: OnCommit | None = None) -> Store:
     """The store in the database file `path`, made or migrated if need be. `on_commit`: see WriterOptions.
 
     The caller holds the lock on the data directory: a second store on the same file would not know of the first's
@@ -122,25 +117,21 @@ async def open_store(
     loaded, key = await asyncio.to_thread(_prepare, path, key_file)
     board = Board(loaded)
     reader = Reader(sqlite.engine(path, writing=False), path)
-    options = WriterOptions(path=path, keep_revisions=keep_revisions, on_commit=on_commit)
-    writer = Writer(sqlite.engine(path, writing=True), board, options)
+    options = WriterOptions(path=path, keep=keep, on_commit=on_commit)
+    past = Past(floor=loaded.floor, ended=loaded.ended)
+    writer = Writer(sqlite.engine(path, writing=True), board, past, options)
     journal = Chronicle(board, reader)
-    store = Store(
+    return Store(
         pictures=Present(board, writer),
         works=Ledger(board, writer, journal),
         journal=journal,
         secrets=SealedSecrets(writer, reader, key),
         history=MetricHistory(writer, reader),
         mended=loaded.mended,
+        board=board,
         writer=writer,
         reader=reader,
     )
-    try:
-        await writer.ask(_close_orphans)
-    except BaseException:
-        await store.close()
-        raise
-    return store
 
 
 def _prepare(path: Path, key_file: Path) -> tuple[Loaded, bytes]:
@@ -156,9 +147,3 @@ def _prepare(path: Path, key_file: Path) -> tuple[Loaded, bytes]:
         return loaded, key_from(key_file, sealed=sealed)
     except sqlite.FAILURES as error:
         raise sqlite.failure(path, error) from error
-
-
-def _close_orphans(draft: Draft) -> None:
-    """Parents whose process died before it had submitted all of their parts: nobody else will."""
-    for id in sorted(draft.standing.children):
-        family.close_parent(draft, id, (), "the daemon stopped before this part was accepted")

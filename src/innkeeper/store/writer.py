@@ -32,7 +32,7 @@ from innkeeper.store.board import Board, Publication, closed
 from innkeeper.store.database import schema, sqlite
 from innkeeper.store.work.earlier import earlier
 from innkeeper.store.work.flush import flush
-from innkeeper.store.work.prune import prune
+from innkeeper.store.work.prune import KEEP, Keep, Past, prune
 from innkeeper.store.work.standing import Draft
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _MOST = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterOptions:
-    """`keep_revisions` is how much of the past is kept: events, and operations that ended before them.
+    """`keep` is how much of the past is kept.
 
     `on_commit` is a seam for tests: crash points. It is called with 1, 3, 5 … just before and 2, 4, 6 … just after each
     commit. What it raises kills the store as kill -9 would at that instant: nothing is published, and all that is left
@@ -50,7 +50,7 @@ class WriterOptions:
     """
 
     path: Path
-    keep_revisions: int = 100_000
+    keep: Keep = KEEP
     on_commit: OnCommit | None = None
 
 
@@ -77,14 +77,14 @@ class _Death(BaseException):
 
 
 class Writer:
-    def __init__(self, engine: Engine, board: Board, options: WriterOptions) -> None:
+    def __init__(self, engine: Engine, board: Board, past: Past, options: WriterOptions) -> None:
         self._engine = engine
         self._board = board
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._standing = board.standing
-        self._floor = board.floor
+        self._past = past
         self._points = 0
         self._connection: Connection | None = None
         self._death: BaseException | None = None
@@ -172,12 +172,12 @@ class Writer:
             if draft.empty:
                 return None, answers
             flush(connection, draft)
-            floor = prune(connection, self._floor, draft.revision, self._options.keep_revisions)
+            past = prune(connection, self._past.after(draft), draft.revision, self._options.keep)
             self._crash_point()
         self._crash_point()
         standing = replace(draft.standing, cluster=replace(draft.cluster, revision=draft.revision))
-        self._standing, self._floor = standing, floor
-        return _news(draft, floor, standing), answers
+        self._standing, self._past = standing, past
+        return _news(draft, past.floor, standing), answers
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -195,7 +195,8 @@ class Writer:
                 StoreFailed(
                     f"database {self._options.path}: it stands at revision {found}, this program at "
                     f"{self._standing.cluster.revision}: the disk kept what it had reported as failed, or "
-                    "another program has written. Restart the daemon: it reads everything anew, and operations go on"
+                    "another program has written. This daemon ends: one that is started anew reads everything again, "
+                    "and operations go on"
                 )
             )
 
@@ -216,8 +217,8 @@ class Writer:
 
     def _die(self, death: BaseException) -> None:
         self._death = death
+        self._call(self._board.close, death)  # first: whatever else fails, it is heard of
         self._disconnect()
-        self._call(self._board.close, death)
 
     def _tell(self, news: Publication | None, answers: list[_Answer]) -> None:
         self._call(_deliver, self._board, news, answers)

@@ -98,6 +98,7 @@ def test_what_is_too_old_is_told_before_the_answer_begins(tmp_path_factory: pyte
             assert next(read(answer))["revision"] > 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_hangs_up_is_not_written_to(
     daemon: Daemon, api: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,7 @@ from innkeeper.model.plans import Expect, Plan, Put, Verb
 from tests.contract.api.asking import done, problem
 from tests.contract.daemon import TOKEN, Daemon, Wanted
 
+pytestmark = pytest.mark.slow
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 # Becomes a user with groups, asks once, and prints what it was told.

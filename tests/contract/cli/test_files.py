@@ -147,35 +147,6 @@ def test_modes_and_owners_here(box: str, inn: Inn, tmp_path: Path) -> None:
     assert (stat.S_IMODE(old.stat().st_mode), old.stat().st_uid) == (0o604, owner)
 
 
-def test_what_nobody_here_may_have_the_instance_does_not_give(box: str, inn: Inn, tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        inn.well("exec", "box", "--", "chmod", "777", "/root/file")
-        inn.well("pull", "box:/root/file", str(tmp_path / "new"))
-    finally:
-        os.umask(before)
-        inn.well("exec", "box", "--", "chmod", "640", "/root/file")
-    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o750
-
-
-def test_words_of_a_guest_do_not_steer_the_terminal(box: str, inn: Inn, tmp_path: Path) -> None:
-    """Its commands say what it wants them to."""
-    evil = "box:/root/\x1b]0;owned\x07none"
-    for words in (("pull", evil, str(tmp_path)), ("push", __file__, f"{evil}/file")):
-        went = inn(*words)
-        assert went.code != 0
-        assert "owned" in went.err
-        assert "\x1b" not in went.err
-        assert "\x07" not in went.err
-
-
-def test_a_folder_that_is_not_there_is_no_file(box: str, inn: Inn, tmp_path: Path) -> None:
-    went = inn("pull", "box:/root/file", f"{tmp_path}/none/")
-    assert went.code == 2
-    assert "none/ is no folder" in went.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_nobody_else_reads_what_is_on_its_way(daemon: Daemon, box: str, tmp_path: Path) -> None:
     with started(daemon.socket, "pull", "box:/tmp/pipe", str(tmp_path / "x")):
         until(lambda: list(tmp_path.iterdir()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 from pathlib import Path
 
@@ -199,6 +200,37 @@ def test_words_of_strangers_do_not_steer_the_terminal(inn: Inn, daemon: Daemon) 
     daemon.do(lambda: setattr(machine, "cloud_init", "done\x1b[2J"))
     daemon.do(lambda: daemon.state.shut_down("stranger"))
     assert "\x1b" not in inn.well("show", "stranger") + inn.well("list")
+
+
+def test_words_of_a_guests_commands_do_not_either(inn: Inn, tmp_path: Path) -> None:
+    inn.well("launch", "tiny", "talker", "--wait")
+    evil = "talker:/root/\x1b]0;owned\x07none"
+    for words in (("pull", evil, str(tmp_path)), ("push", __file__, f"{evil}/file")):
+        went = inn(*words)
+        assert went.code != 0
+        assert "owned" in went.err
+        assert "\x1b" not in went.err
+        assert "\x07" not in went.err
+
+
+def test_what_nobody_here_may_have_an_instance_does_not_give(inn: Inn, tmp_path: Path) -> None:
+    (tmp_path / "open").write_text("all")
+    (tmp_path / "open").chmod(0o777)
+    inn.well("launch", "tiny", "giver", "--wait")
+    inn.well("push", str(tmp_path / "open"), "giver:/root/open")
+    before = os.umask(0o027)
+    try:
+        inn.well("pull", "giver:/root/open", str(tmp_path / "new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o750
+
+
+def test_a_folder_that_is_not_there_is_no_file(inn: Inn, tmp_path: Path) -> None:
+    went = inn("pull", "any:/root/file", f"{tmp_path}/none/")
+    assert went.code == 2
+    assert "none/ is no folder" in went.err
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the daemon is not there, or not for us

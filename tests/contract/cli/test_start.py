@@ -23,6 +23,8 @@ from innkeeper.cli.line import feed
 from tests.contract.cli.running import Inn, environment
 from tests.contract.daemon import Daemon
 
+pytestmark = pytest.mark.slow
+
 _LOADED = """
 import sys
 sys.argv[1:] = {words!r}

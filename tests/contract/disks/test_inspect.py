@@ -20,6 +20,8 @@ from innkeeper.drivers.qcow2.inspect import Inspected, Limits, check_overlay, in
 from innkeeper.drivers.qcow2.render import GIB, overlay
 from tests.contract.disks.images import CLUSTER, END, GOOD, HOSTILE_QCOW2, HOSTILE_RAW, MIB, Hostile, image, sample
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits()
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 

@@ -20,7 +20,7 @@ from innkeeper.model.actions import (
 from innkeeper.model.ids import TemplateId
 from innkeeper.model.observed import Ended, MachineState, Phase, Sample
 from innkeeper.ports.host import NoLine
-from innkeeper.ports.streams import ExecRequest
+from innkeeper.ports.streams import ExecRequest, Failed
 from tests.contract.host.world import Cast, World, done, heard, machine, refused
 
 NEW = TemplateId("t-00000000beef")
@@ -319,12 +319,17 @@ async def test_a_deaf_guest_is_stopped_by_force(world: World) -> None:
 async def test_a_guest_that_panicked_is_seen_as_such(world: World) -> None:
     cast = Cast(world)
     await cast.launch()
+    under_way = await world.host.exec(cast.instance, ExecRequest(argv=("cat",), env={}))
     await world.panic(cast.instance)
     panicked = await cast.seen(lambda seen: seen.phase is Phase.PANICKED)
     assert panicked.pid is not None
     assert not panicked.agent
     with pytest.raises(NoLine, match="panicked"):
         await world.host.exec(cast.instance, ExecRequest(argv=("true",), env={}))
+    async with asyncio.timeout(world.stage.deadline_s):
+        end = await under_way.read()
+    assert isinstance(end, Failed)
+    assert "panicked" in end.reason
     # Nobody waits for somebody who cannot hear.
     stopped = machine(await cast.give(cast.order(cast.stop(world.stage.deadline_s * 10), generation=2)))
     assert (stopped.phase, stopped.ended) == (Phase.STOPPED, Ended.ASKED)

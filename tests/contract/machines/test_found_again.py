@@ -23,7 +23,7 @@ from innkeeper.ports.launcher import Users
 from tests.contract.machines.processes import processes, write_record
 from tests.vm.machines import VOLUME, Bench, agent, bench, unable, write_qcow2
 
-pytestmark = pytest.mark.skipif(unable() is not None, reason=str(unable()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(unable() is not None, reason=str(unable()))]
 
 ONE, TWO, THREE = (InstanceId(f"i-00000000000{number}") for number in (1, 2, 3))
 BAD_IDS = ["..", ".", "", "/", "../machines", f"{ONE}/..", "I-1", "a" * 64, "x\n"]

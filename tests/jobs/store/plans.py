@@ -38,8 +38,9 @@ from innkeeper.model.network import Network, Nic
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Drop, Expect, Plan, Put, Step, Verb
 from innkeeper.model.template import Origin, Template
-from innkeeper.model.work import Moment, Operation, OperationState, Record, Stale, Submission, Work
+from innkeeper.model.work import Moment, Operation, OperationState, Record, Several, Stale, Submission, Work
 from innkeeper.store.store import Store, open_store
+from innkeeper.store.work.prune import KEEP, Keep
 from innkeeper.store.writer import OnCommit
 
 PROJECT, HOST, NETWORK, TEMPLATE = ProjectId("p-1"), HostId("h-1"), NetworkId("net-1"), TemplateId("t-1")
@@ -236,18 +237,21 @@ def rename(instance: Instance, name: str) -> Plan:
     )
 
 
-def submission(
-    plan: Plan, operation: str, *, key: str | None = None, parent: OperationId | None = None, principal: str = "root"
-) -> Submission:
+def submission(plan: Plan | Several, operation: str, *, key: str | None = None, principal: str = "root") -> Submission:
     return Submission(
         operation=OperationId(operation),
         project=PROJECT,
         principal=principal,
         at=1000.0,
         plan=plan,
-        parent=parent,
         key=key,
     )
+
+
+def several(*machines: Machine, refused: tuple[str, ...] = ()) -> Several:
+    """Launches as `op-1`, `op-2` … by the machines' numbers."""
+    parts = tuple((OperationId(f"op-{machine.number}"), launch(machine)) for machine in machines)
+    return Several(verb=Verb.LAUNCH, title="launch some", parts=parts, refused=refused)
 
 
 def seen(machine: Machine, seq: int, phase: Phase = Phase.RUNNING) -> MachineState:
@@ -258,8 +262,8 @@ def seen(machine: Machine, seq: int, phase: Phase = Phase.RUNNING) -> MachineSta
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, on_commit: OnCommit | None = None, keep: int = 100_000) -> AsyncIterator[Store]:
-    store = await open_store(folder / "innkeeper.db", folder / "key", keep_revisions=keep, on_commit=on_commit)
+async def opened(folder: Path, *, on_commit: OnCommit | None = None, keep: Keep = KEEP) -> AsyncIterator[Store]:
+    store = await open_store(folder / "innkeeper.db", folder / "key", keep=keep, on_commit=on_commit)
     try:
         yield store
     finally:
@@ -268,7 +272,7 @@ async def opened(folder: Path, *, on_commit: OnCommit | None = None, keep: int =
 
 @asynccontextmanager
 async def furnished(
-    folder: Path, *, facts: HostFacts | None = FACTS, keep: int = 100_000, on_commit: OnCommit | None = None
+    folder: Path, *, facts: HostFacts | None = FACTS, keep: Keep = KEEP, on_commit: OnCommit | None = None
 ) -> AsyncIterator[Store]:
     """A new store in which project, host, network and template stand."""
     async with opened(folder, keep=keep, on_commit=on_commit) as store:

@@ -6,7 +6,6 @@ import asyncio
 import resource
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from tests.jobs.store.plans import (
     plain,
     seen,
     set_up,
+    several,
     submission,
     undo,
 )
@@ -171,20 +171,23 @@ async def test_a_dead_store_answers_everybody_with_its_death(tmp_path: Path) -> 
                 await late
 
 
-async def test_dying_while_opening_is_dying_too(tmp_path: Path) -> None:
-    """Opening writes when a parent was left without its parts; the next opening does it again."""
-    async with furnished(tmp_path) as store:
-        setup = await store.journal.operation("op-setup")
-        assert setup is not None
-        await store.works.open_parent(replace(setup, id=OperationId("op-p"), steps=2))
-    for point in (1, 2):
-        with pytest.raises(Killed):
-            async with opened(tmp_path, on_commit=Gallows(point)):
-                pass
-    async with opened(tmp_path) as store:
-        parent = await store.journal.operation("op-p")
-        assert parent is not None
-        assert parent.state is OperationState.FAILED
+async def test_parts_survive_all_with_their_parent_or_not_at_all(tmp_path: Path) -> None:
+    async with furnished(tmp_path):
+        pass
+    both = submission(several(ONE, TWO, refused=("no room",)), "op-p", key="k")
+    for point, stands in ((1, False), (2, True)):
+        async with opened(tmp_path, on_commit=Gallows(point)) as store:
+            with pytest.raises(Killed):
+                await store.works.submit([both])
+        async with opened(tmp_path) as store:
+            assert store.mended == ()
+            found = await store.works.earlier("root", "k")
+            assert (found is not None) is stands
+            if found is not None:
+                assert (found.id, found.state, found.done, found.steps) == ("op-p", OperationState.RUNNING, 1, 3)
+                assert [work.operation.id for work in await store.works.take(9)] == ["op-1", "op-2"]
+            assert len(await store.journal.children(OperationId("op-p"))) == (2 if stands else 0)
+            assert set(store.pictures.cluster().instances) == ({ONE.instance, TWO.instance} if stands else set())
 
 
 # --- callers who go away, and many of them
@@ -259,10 +262,14 @@ async def test_a_commit_that_was_kept_though_the_disk_refused_it_ends_the_store(
     async with furnished(tmp_path) as store:
         async with opened(tmp_path) as other:
             await accepted(other, launch(ONE), "op-1")
-        with _no_room(), pytest.raises(StoreFailed):
-            await accepted(store, launch(TWO), "op-2")
-        with pytest.raises(StoreFailed, match="Restart the daemon"):
-            await accepted(store, launch(TWO), "op-2")
+        async with asyncio.TaskGroup() as group:
+            dying = group.create_task(store.death())
+            with _no_room(), pytest.raises(StoreFailed):
+                await accepted(store, launch(TWO), "op-2")
+            assert not dying.done(), "a disk without room is no death"
+            with pytest.raises(StoreFailed, match="This daemon ends: one that is started anew"):
+                await accepted(store, launch(TWO), "op-2")
+        assert "it stands at revision" in str(dying.result())
     async with opened(tmp_path) as store:
         assert store.mended == ()
         assert set(store.pictures.cluster().instances) == {ONE.instance}

@@ -15,14 +15,26 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from innkeeper.model.ids import InstanceId, OperationId
 from innkeeper.model.instance import Instance
 from innkeeper.model.plans import Plan, Verb
 from innkeeper.model.work import Moment, Operation, OperationState, Stale
 from innkeeper.store.store import Store, open_store
-from tests.jobs.store.plans import FACTS, Machine, delete, finish, launch, noted, plain, seen, set_up, submission
+from tests.jobs.store.plans import (
+    FACTS,
+    Machine,
+    delete,
+    finish,
+    launch,
+    noted,
+    plain,
+    seen,
+    set_up,
+    several,
+    submission,
+)
 from tests.jobs.store.plans import rename as rename_plan
 
 T = TypeVar("T")
@@ -51,10 +63,38 @@ class Deed:
 
 
 @dataclass
+class Family:
+    """A parent, as the model knows it."""
+
+    children: tuple[OperationId, ...]
+    refused: int
+    key: str
+    cancel: bool = field(default=False, init=False)
+
+
+@dataclass
 class World:
     rows: dict[InstanceId, Instance] = field(default_factory=dict)
     machines: dict[InstanceId, Machine] = field(default_factory=dict)
     deeds: dict[OperationId, Deed] = field(default_factory=dict)
+    families: dict[OperationId, Family] = field(default_factory=dict)
+
+    def fits(self, *machines: Machine) -> bool:
+        """One after the other."""
+        room = _ROOM - len(self.rows)
+        rows = self.rows.values()
+        taken: list[tuple[object, ...]] = [(r.name, self.machines[r.id].address, r.uid_slot) for r in rows]
+        for machine in machines:
+            held = (machine.name, machine.address, machine.slot)
+            if room == 0 or any(mine == theirs for other in taken for mine, theirs in zip(held, other, strict=True)):
+                return False
+            room -= 1
+            taken.append(held)
+        return True
+
+    def begin(self, machine: Machine) -> None:
+        self.rows[machine.instance] = machine.row()
+        self.machines[machine.instance] = machine
 
     def holder(self, instance: InstanceId) -> OperationId | None:
         return next((id for id, deed in self.deeds.items() if deed.instance == instance and not deed.ended), None)
@@ -139,14 +179,10 @@ class StoreMachine(RuleBasedStateMachine):
     def launches(self, name: str, address: int, slot: int) -> OperationId:
         self.number += 1
         machine = Machine(number=self.number, name=name, address=f"10.1.1.{address}", slot=slot)
-        rows, held = self.world.rows.values(), self.world.machines
-        fits = len(rows) < _ROOM and not any(
-            r.name == name or held[r.id].address == machine.address or r.uid_slot == slot for r in rows
-        )
+        fits = self.world.fits(machine)
         id = self._submit(launch(machine), "launch", machine.instance, fits)
         if fits:
-            self.world.rows[machine.instance] = machine.row()
-            self.world.machines[machine.instance] = machine
+            self.world.begin(machine)
         return id
 
     @rule(target=operations, data=st.data(), force=st.booleans())
@@ -211,7 +247,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(id=operations)
     def asks_again_with_the_same_key(self, id: OperationId) -> None:
         deed = self.world.deeds.get(id)
-        if deed is None:
+        if deed is None or not deed.key:
             return
         again = submission(set_up(), f"{id}-again", key=deed.key)
         (answer,) = self.do(self.store.works.submit([again]))
@@ -274,11 +310,68 @@ def _lives(count: int, steps: int) -> settings:
     )
 
 
-class LongMachine(StoreMachine):
+class FamilyMachine(StoreMachine):
+    """With parents."""
+
+    @rule(
+        target=StoreMachine.operations,
+        places=st.lists(st.tuples(st.sampled_from(_NAMES), _SLOTS, _SLOTS), min_size=1, max_size=3),
+    )
+    def launches_several(self, places: list[tuple[str, int, int]]) -> MultipleResults[OperationId]:
+        """With one that was refused before; all of the others, or none."""
+        first = self.number + 1
+        self.number += len(places) + 1
+        machines = [
+            Machine(number=first + i, name=name, address=f"10.1.1.{address}", slot=slot)
+            for i, (name, address, slot) in enumerate(places)
+        ]
+        id, key = OperationId(f"op-{self.number}-parent"), f"k{self.number}"
+        wish = submission(several(*machines, refused=("no luck",)), id, key=key)
+        fits = self.world.fits(*machines)
+        (answer,) = self.do(self.store.works.submit([wish]))
+        assert isinstance(answer, Operation if fits else Stale), answer
+        assert self.do(self.store.works.submit([wish])) == (answer,), "as before"
+        if not fits:
+            assert self.do(self.store.journal.children(id)) == ()
+            return multiple()
+        children = tuple(OperationId(f"op-{machine.number}") for machine in machines)
+        self.world.families[id] = Family(children, 1, key)
+        for child, machine in zip(children, machines, strict=True):
+            self.world.begin(machine)
+            self.world.deeds[child] = Deed("launch", machine.instance, key="")
+        return multiple(*children)
+
+    @rule(data=st.data())
+    def cancels_several(self, data: st.DataObject) -> None:
+        if not self.world.families:
+            return
+        id = data.draw(st.sampled_from(sorted(self.world.families)))
+        found = self.do(self.store.works.cancel(id))
+        assert found is not None
+        family = self.world.families[id]
+        family.cancel = family.cancel or not found.state.ended
+        assert found.cancel_wanted is family.cancel
+        for child in family.children:
+            deed = self.world.deeds[child]
+            if not deed.ended and deed.state is not OperationState.UNDOING:
+                deed.cancel = True
+
+    @invariant()
+    def parents_are_what_their_children_are(self) -> None:
+        for id, family in self.world.families.items():
+            found = self.do(self.store.journal.operation(id))
+            assert found is not None
+            ended = [deed.ended for child in family.children if (deed := self.world.deeds[child])]
+            state = OperationState.FAILED if all(ended) else OperationState.RUNNING
+            assert (found.state, found.done, found.steps) == (state, sum(ended) + family.refused, len(ended) + 1)
+            assert tuple(child.id for child in self.do(self.store.journal.children(id))) == family.children
+
+
+class LongMachine(FamilyMachine):
     """The same, for longer."""
 
 
-StoreMachine.TestCase.settings = _lives(5, 25)
+FamilyMachine.TestCase.settings = _lives(5, 25)
 LongMachine.TestCase.settings = _lives(50, 50)
-TestStore = StoreMachine.TestCase
+TestStore = FamilyMachine.TestCase
 TestLongLives = pytest.mark.slow(LongMachine.TestCase)

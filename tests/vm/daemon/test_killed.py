@@ -70,9 +70,10 @@ def test_killed_again_and_again_during_many_launches(house: House) -> None:
     names = [row["name"] for row in house.instances()]
     for name in names:
         house.until(name, "agent")
-    # Those that were not accepted yet when the daemon died never came to be, and are counted as failed.
-    assert len(names) == len(ended["children"])
-    assert ended["state"] == ("succeeded" if len(names) == 3 else "failed")
+    # They were accepted together, so they come to be together, however often the daemon dies on the way.
+    assert sorted(names) == ["many1", "many2", "many3"]
+    assert len(ended["children"]) == 3
+    assert ended["state"] == "succeeded", ended
     assert_tidy(house)
     house.remove(*names)
     assert_tidy(house)

@@ -3,7 +3,8 @@ addresses.
 
 Nothing is polled until a guest has opened its end of a channel; then only what is not settled yet is asked again, with
 growing pauses. The two channels are asked apart, so that a program that never answers hides nothing of the other. A
-guest that sends rubbish is left alone for longer and longer.
+guest that sends rubbish is left alone for longer and longer; one that opens and closes its channels all the time is
+asked no faster than its pace, and fills no log.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from innkeeper.agent.watching.distrust import Distrust
+from innkeeper.agent.watching.pacing import Pacing, Remarks
 from innkeeper.drivers.guestlink.hand import ExecSession, GuestLink
 from innkeeper.drivers.guestlink.line import LinkDown
 from innkeeper.drivers.qemu.agent import NoAgent
@@ -28,6 +30,7 @@ from innkeeper.ports.streams import CloudInit, ExecRequest, GuestStatus
 log = logging.getLogger(__name__)
 
 _ANSWER_S = 30.0
+_PANICKED = "its kernel has panicked, so nothing in it answers; see its console's log, and restart it by force"
 _CONNECT_S = 5.0
 _HELLO_S = 15.0
 _PAUSE_FIRST_S, _PAUSE_UNSETTLED_S, _PAUSE_MOST_S = 0.5, 2.0, 30.0
@@ -54,7 +57,9 @@ class Guest:
         self._changed = changed
         self._link: GuestLink | None = None
         self._linking = asyncio.Lock()
+        self._clock = clock
         self._distrust = Distrust(clock)
+        self._remarks = Remarks(clock)
         self._shown: tuple[object, ...] = ()
         self._news = asyncio.Event()
 
@@ -66,7 +71,10 @@ class Guest:
         if self._shown and seen.resets != self._shown[-1]:
             self._say(Said())  # what an earlier boot said holds no more
             self._distrust.forget()
+            self._remarks.forget()
         self._shown = shown
+        if seen.panicked and self._link is not None:
+            self._link.give_up(_PANICKED)  # commands under way have nobody any more who could end them
         self._news.set()
         self._news = asyncio.Event()
 
@@ -138,7 +146,11 @@ class Guest:
     def _judge(self, link: GuestLink) -> None:
         if link.down is not None and link.guest_at_fault:
             self._distrust.fell_out(link.down)
-            log.warning("%s: %s", self._machine.name, self._distrust.words)
+            self._remark(logging.WARNING, "rubbish", self._distrust.words)
+
+    def _remark(self, level: int, about: str, words: str) -> None:
+        due = self._remarks.is_due(about, words)
+        log.log(level if due else logging.DEBUG, "%s: %s", self._machine.name, words)
 
     # --- asking
 
@@ -147,8 +159,11 @@ class Guest:
 
     async def _steadily(self, ask: Callable[[], Awaitable[float]]) -> None:
         """Again when there is news, or after a pause that grows up to what `ask` says."""
-        pause_s = _PAUSE_FIRST_S
+        pause_s, pace = _PAUSE_FIRST_S, Pacing(self._clock)
         while True:
+            # News that come meanwhile are contained in what is asked then.
+            await asyncio.sleep(pace.left_s)
+            pace.went()
             news, before = self._news, self.said
             most_s = await ask()
             pause_s = _PAUSE_FIRST_S if self.said != before else min(pause_s * 2, most_s)
@@ -166,7 +181,7 @@ class Guest:
             try:
                 await self._machine.agent.ping(_ANSWER_S)
             except NoAgent as silent:
-                log.info("%s: %s", self._machine.name, silent)
+                self._remark(logging.INFO, "silence", str(silent))
                 return _PAUSE_UNSETTLED_S
             self._say(replace(self.said, agent=True))
         return _PAUSE_MOST_S
@@ -203,8 +218,10 @@ def _words(status: GuestStatus) -> str:
 
 def _still(seen: Seen) -> str | None:
     """Why nothing in a guest can answer, whatever it is asked."""
+    if seen.unreachable:
+        return f"{seen.unreachable}; if it stays so, stop it by force"
     if seen.panicked:
-        return "its kernel has panicked, so nothing in it answers; see its console's log, and restart it by force"
+        return _PANICKED
     if seen.run is not Run.RUNNING:
         return f"it is {seen.phase}, so nothing in it answers; resume it first"
     return None

@@ -1,6 +1,7 @@
 """Which machines of this host are up, and the newest state of each, up or not, as a report.
 
-Every change of a state passes through here and is numbered here, in one order.
+Every change of a state passes through here and is numbered here, in one order. The newest state is known here at once,
+and so rides with the answer to an order; when it is reported, `telling` decides.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from dataclasses import replace
 
 from innkeeper.agent.kept.outbox import Outbox
+from innkeeper.agent.watching.telling import Telling
 from innkeeper.agent.watching.watched import Watched
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.seen import End
@@ -23,6 +25,7 @@ class Roster:
     def __init__(self, host: HostId, outbox: Outbox, group: asyncio.TaskGroup) -> None:
         self._host = host
         self._outbox = outbox
+        self._telling = Telling(outbox)
         self._group = group
         self._up: dict[InstanceId, Watched] = {}
         self._states: dict[InstanceId, MachineState] = {}
@@ -50,7 +53,7 @@ class Roster:
         if watched is None:
             state = self._states.get(instance)
             why = f": {state.reason}" if state and state.reason else ""
-            raise NoLine(f"{instance} is not running{why}")
+            raise NoLine(f"it is not running{why}")
         return watched
 
     # --- coming and going
@@ -109,23 +112,29 @@ class Roster:
         state = known if watched is None else watched.describe(known)
         state = state if obeyed is None else replace(state, obeyed=obeyed)
         if state != known:
-            self._note(state)
+            self._note(state, ordered=obeyed is not None)
+        elif obeyed is not None:
+            self._telling.hurry(instance)
 
     def forget(self, instance: InstanceId) -> None:
         self._states.pop(instance, None)
-        self._outbox.forget(instance)
+        self._telling.forget(instance)
 
     async def close(self) -> None:
         """Let go of all machines, which run on."""
         for watched in self._up.values():
             await watched.close()
         self._up.clear()
+        self._telling.close()
 
     def _obeyed(self, instance: InstanceId) -> int:
         known = self._states.get(instance)
         return known.obeyed if known is not None else 0
 
-    def _note(self, state: MachineState) -> None:
+    def _note(self, state: MachineState, *, ordered: bool = True) -> None:
         numbered = replace(state, seq=self._outbox.seq())
         self._states[state.instance] = numbered
-        self._outbox.put(numbered)
+        if ordered:
+            self._telling.at_once(numbered)
+        else:
+            self._telling.by_and_by(numbered)

@@ -58,7 +58,7 @@ class Watched:
         phase = seen.phase
         if phase is Phase.STARTING and (said.agent or self._is_believed()):
             phase = Phase.RUNNING
-        dead = phase is Phase.PANICKED
+        dead = phase in (Phase.PANICKED, Phase.UNKNOWN)
         return replace(
             known,
             phase=phase,

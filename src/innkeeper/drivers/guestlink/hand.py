@@ -183,9 +183,13 @@ class GuestLink:
         self._line.send(frame)
         return session
 
+    def give_up(self, why: str) -> None:
+        """Sessions tell Failed with this reason. May be repeated."""
+        self._line.give_up(why)
+
     async def close(self) -> None:
         """Give the line up. The guest hangs up every session, and ours tell Failed. May be repeated."""
-        self._line.give_up("the line to the guest was closed from this side")
+        self.give_up("the line to the guest was closed from this side")
         await self._line.over.wait()
 
     async def _greeting(self) -> Hello:

@@ -8,7 +8,7 @@
 
     claims, reservations, rooms   follow from the rows above and stand beside them so that the database itself refuses a
                                   second claim, a second holder of a name or address, and a promise beyond a host's room
-    events                        the feed; pruned from its old end
+    events                        the feed; pruned from its old end, as operations that have ended are, apart from it
     secrets                       go with the instance whose row refers to them
     metrics                       stand alone
 

@@ -6,8 +6,9 @@ they follow from the bodies, so a difference is mended, and told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from immutables import Map
@@ -27,14 +28,17 @@ from innkeeper.store.work.standing import Standing
 
 _UNENDED = [state.value for state in OperationState if not state.ended]
 _SHOWN = 5
+_AT_ONCE = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """`waiting` are the unended operations with a plan, in the order of their acceptance; `mended` are sentences."""
+    """`waiting` are the unended operations with a plan, in the order of their acceptance; `ended` is how many others
+    the tables hold; `mended` are sentences."""
 
     standing: Standing
     waiting: tuple[OperationId, ...]
+    ended: int
     floor: int
     mended: tuple[str, ...]
 
@@ -82,7 +86,17 @@ def load(connection: Connection) -> Loaded:
         reports=Map(reports),
     )
     mended = tuple(_mended(connection, standing))
-    return Loaded(standing=standing, waiting=waiting, floor=max(0, (oldest or 1) - 1), mended=mended)
+    return Loaded(
+        standing=standing,
+        waiting=waiting,
+        ended=_count(connection, schema.operations) - len(operations),
+        floor=max(0, (oldest or 1) - 1),
+        mended=mended,
+    )
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
 def _cluster(connection: Connection, damages: _Damages, revision: int) -> tuple[Cluster, dict[Ref, int]]:
@@ -116,17 +130,19 @@ def _operations(
             found[operation.id] = operation
         if operation is not None and row.plan is not None:
             waiting.append(operation.id)
-    newest = (
-        select(func.max(schema.records.c.revision))
-        .join(table, table.c.id == schema.records.c.operation)
-        .where(unended)
-        .group_by(schema.records.c.operation)
-    )
-    for row in connection.execute(select(schema.records).where(schema.records.c.revision.in_(newest))):
+    for row in _newest_records(connection, found):
         record = damages.read("records", f"{row.operation}/{row.revision}", row, Record)
         if record is not None and record.operation in found:
             found[record.operation] = recorded(found[record.operation], record, row.revision)
     return found, tuple(waiting)
+
+
+def _newest_records(connection: Connection, operations: Iterable[OperationId]) -> Iterator[Any]:
+    """By name: to look for the unended ones among all operations that are kept would read all of their records."""
+    table = schema.records
+    for some in _some(operations):
+        newest = select(func.max(table.c.revision)).where(table.c.operation.in_(some)).group_by(table.c.operation)
+        yield from connection.execute(select(table).where(table.c.revision.in_(newest)))
 
 
 def recorded(operation: Operation, record: Record, revision: int) -> Operation:
@@ -143,9 +159,16 @@ def recorded(operation: Operation, record: Record, revision: int) -> Operation:
 
 
 def _plans(connection: Connection, damages: _Damages, waiting: tuple[OperationId, ...]) -> dict[OperationId, Plan]:
-    query = select(schema.plans).join(schema.operations, schema.operations.c.id == schema.plans.c.operation)
-    rows = connection.execute(query.where(schema.operations.c.state.in_(_UNENDED)))
+    table = schema.plans
+    queries = (select(table).where(table.c.operation.in_(some)) for some in _some(waiting))
+    rows = (row for query in queries for row in connection.execute(query))
     return {row.operation: damages.read("plans", row.operation, row, Plan) for row in rows}
+
+
+def _some(operations: Iterable[OperationId]) -> Iterator[list[OperationId]]:
+    left = iter(operations)
+    while some := list(islice(left, _AT_ONCE)):
+        yield some
 
 
 def _children(connection: Connection, parents: set[OperationId]) -> dict[OperationId, Map[OperationId, OperationState]]:

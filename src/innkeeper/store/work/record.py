@@ -115,6 +115,4 @@ def cancel(draft: Draft, id: OperationId) -> Operation | None:
         cancel(draft, child)
     if operation.cancel_wanted or operation.state is OperationState.UNDOING:
         return operation
-    if id in draft.standing.children:
-        return family.cancel(draft, operation)
     return draft.keep(replace(operation, cancel_wanted=True), "cancel wanted", write=True)

@@ -13,7 +13,7 @@ from innkeeper.model.ids import InstanceId, Kind, NetworkId, OperationId, Ref
 from innkeeper.model.instance import Instance
 from innkeeper.model.network import Nic
 from innkeeper.model.plans import Change, Drop, Noun, Plan, Put
-from innkeeper.model.work import Operation, OperationState, Stale, Submission
+from innkeeper.model.work import Operation, OperationState, Several, Stale, Submission
 from innkeeper.plan.size import capacity
 from innkeeper.store.database.rows import sealed
 from innkeeper.store.work import family
@@ -30,36 +30,45 @@ def _one(draft: Draft, submission: Submission) -> Operation | Stale:
     earlier = earlier or draft.standing.operations.get(submission.operation)
     if earlier is not None:
         return earlier
-    plan = submission.plan
-    stale = family.refuses(draft, submission.parent) or _busy(draft.cluster, plan) or _unexpected(draft.cluster, plan)
+    if isinstance(submission.plan, Several):
+        return _several(draft, submission, submission.plan)
+    return _planned(draft, submission, submission.plan)
+
+
+def _several(draft: Draft, submission: Submission, several: Several) -> Operation | Stale:
+    """The parent with all of its parts, or nothing. Whoever is busy may be so for long: such a part is refused alone,
+    unless that leaves none."""
+    mark = draft.mark()
+    parent = _operation(submission, several, steps=len(several.parts) + len(several.refused))
+    draft.accepted.append((parent.id, submission.key))
+    draft.remember(submission.principal, submission.key, parent)
+    family.open_parent(draft, parent, several.refused)
+    refused = 0
+    for id, plan in several.parts:
+        part = replace(submission, operation=id, plan=plan, key=None)
+        answer = _planned(draft, part, plan, parent.id)
+        if isinstance(answer, Operation):
+            continue
+        refused += 1
+        if answer.busy is None or refused == len(several.parts):
+            draft.rewind(mark)
+            return answer
+        family.refuse(draft, parent.id, f"{answer.what}: operation {answer.busy} holds it")
+    return draft.latest[parent.id]
+
+
+def _planned(draft: Draft, submission: Submission, plan: Plan, parent: OperationId | None = None) -> Operation | Stale:
+    stale = _busy(draft.cluster, plan) or _unexpected(draft.cluster, plan)
     if stale is not None:
         return stale
     after = draft.cluster.after(plan.accept, draft.revision)
     stale = clash(draft.cluster, after, plan.accept) or _no_room(draft, after, plan.accept)
     if stale is not None:
         return stale
-    return _accept(draft, submission, after)
-
-
-def _accept(draft: Draft, submission: Submission, after: Cluster) -> Operation:
-    plan = submission.plan
     body = sealed(submission.operation, plan)
     apply(draft, plan.accept, after)
-    operation = Operation(
-        id=submission.operation,
-        project=submission.project,
-        verb=plan.verb,
-        title=plan.title,
-        subjects=plan.subjects,
-        principal=submission.principal,
-        state=OperationState.PENDING,
-        created_at=submission.at,
-        updated_at=submission.at,
-        steps=len(plan.steps),
-        cancel_wanted=family.cancelled(draft, submission.parent),
-        parent=submission.parent,
-        asked=submission.asked,
-    )
+    operation = _operation(submission, plan, steps=len(plan.steps))
+    operation = replace(operation, subjects=plan.subjects, parent=parent)
     operation = draft.keep(operation, operation.state.value, write=True)
     draft.accepted.append((operation.id, submission.key))
     draft.remember(submission.principal, submission.key, operation)
@@ -69,6 +78,22 @@ def _accept(draft: Draft, submission: Submission, after: Cluster) -> Operation:
     _take_over(draft, plan, operation, submission.at)
     draft.claim(plan.claims, operation.id)
     return operation
+
+
+def _operation(submission: Submission, of: Plan | Several, steps: int) -> Operation:
+    return Operation(
+        id=submission.operation,
+        project=submission.project,
+        verb=of.verb,
+        title=of.title,
+        subjects=(),
+        principal=submission.principal,
+        state=OperationState.PENDING,
+        created_at=submission.at,
+        updated_at=submission.at,
+        steps=steps,
+        asked=submission.asked,
+    )
 
 
 def _take_over(draft: Draft, plan: Plan, by: Operation, at: float) -> None:
