@@ -197,7 +197,7 @@ class Submitter:
     def _again(self, wish: _Wish, reason: Stale | Refusal) -> None:
         wish.tries += 1
         if isinstance(reason, Stale) and reason.busy is not None:
-            hint = f"Wait for it: inn operation wait {reason.busy}; force takes over: --force with stop and delete"
+            hint = f"Wait for it: inn operation wait {reason.busy}; an instance is taken over by stop or delete --force"
             _answer(wish, Refusal(why=Why.BUSY, reason=f"{reason.what}: operation {reason.busy} holds it", hint=hint))
         elif wish.tries < _TRIES:
             self._waiting.put_nowait(wish)

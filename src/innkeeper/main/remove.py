@@ -68,7 +68,7 @@ async def _rows(place: Place) -> list[str]:
 def _refuse(names: list[str]) -> None:
     if names:
         some = _some(names)
-        raise CannotGoOn(f"there are instances: {some}", f"Delete them with their disks: inn delete {some} --force", 2)
+        raise CannotGoOn(f"there are instances: {some}", f"Delete them with their disks: {_delete(names)}", 2)
 
 
 def _admit(names: list[str], place: Place) -> None:
@@ -78,9 +78,13 @@ def _admit(names: list[str], place: Place) -> None:
         again = f"systemctl start {name}" if (UNITS / name).exists() else f"inn serve --data {place.data}"
         raise CannotGoOn(
             f"the daemon has ended, and nothing else was done: meanwhile there were instances: {_some(names)}",
-            f"They run on. Start the daemon again: {again}; then: inn delete {_some(names)} --force",
+            f"They run on. Start the daemon again: {again}; then: {_delete(names)}",
             2,
         )
+
+
+def _delete(names: list[str]) -> str:
+    return f"inn delete {' '.join(names) if len(names) <= _NAMED else 'NAME...'} --force"
 
 
 def _some(names: list[str]) -> str:

@@ -62,7 +62,7 @@ def serve(
     with in_words((OSError,), "The daemon has not started"):
         _log(log_file, logging.DEBUG if verbose else logging.INFO)
     kinds = (CannotServe, CannotSetUp, StoreFailed, NetFailed, OSError)
-    with in_words(kinds, "The daemon has ended; instances run on without it"):
+    with in_words(kinds, "This daemon has ended; instances run on"):
         uvloop.run(_serve(Place(data.absolute()), listen, accept_database=accept_database))
 
 
