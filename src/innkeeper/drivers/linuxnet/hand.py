@@ -149,8 +149,13 @@ class LinuxNet:
     async def _host(self) -> Outside:
         async with self._opening:
             if self._outside is None:
-                self._outside = await self._do("look at the host", Outside, self._settings, self._nft_process)
+                await self._do("look at the host", self._look_outside)
+            assert self._outside is not None
             return self._outside
+
+    def _look_outside(self) -> None:
+        """Kept at once, so that it is closed also when nobody waits for it any more."""
+        self._outside = Outside(self._settings, self._nft_process)
 
     async def _do(self, what: str, work: Callable[..., T], *arguments: object) -> T:
         try:
