@@ -74,19 +74,22 @@ class Libvirt:
             subprocess.run([daemon, "-d", "-p", str(pid)], check=True)
             self._daemons.append(pid)
         self._until_up()
+        self._forget()  # what a bench that was killed left defined
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self._virsh("destroy", NAME)
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self._virsh("undefine", NAME)
+        self._forget()
         for pid in reversed(self._daemons):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 _end(int(pid.read_text()))
         shutil.rmtree(self._folder)
+
+    def _forget(self) -> None:
+        for verb in ("destroy", "undefine"):
+            with contextlib.suppress(subprocess.CalledProcessError):  # there is none
+                self._virsh(verb, NAME)
 
     def cold_start(self) -> Timed:
         """`virsh start` to the first answer of the guest agent; the domain is gone afterwards."""
