@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -99,26 +102,28 @@ def test_the_outputs_of_a_command_stay_apart(daemon: Daemon, web: str) -> None:
     assert said.stderr == b"cat: /nix: No such file or directory\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_our_signals_are_the_commands(daemon: Daemon, web: str, number: signal.Signals) -> None:
-    with started(daemon.socket, "exec", web, "--", "cat") as process:
+@contextlib.contextmanager
+def under_way(daemon: Daemon, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs in an instance, and says back what it is told."""
+    with started(daemon.socket, "exec", name, "--", "cat") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("x")
         process.stdin.flush()
-        assert process.stdout.read(1) == "x"  # it runs
+        assert process.stdout.read(1) == "x"
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_our_signals_are_the_commands(daemon: Daemon, web: str, number: signal.Signals) -> None:
+    with under_way(daemon, web) as process:
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == 128 + number
 
 
 def test_a_command_that_cannot_hear_holds_nobody(daemon: Daemon, api: httpx.Client) -> None:
     launch(api, "deaf")
-    with started(daemon.socket, "exec", "deaf", "--", "cat") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("x")
-        process.stdin.flush()
-        assert process.stdout.read(1) == "x"
+    with under_way(daemon, "deaf") as process:
         done(api, api.post("/v1/instances/deaf/pause"))
         process.terminate()
         assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
@@ -128,12 +133,7 @@ def test_a_command_that_cannot_hear_holds_nobody(daemon: Daemon, api: httpx.Clie
 
 def test_a_command_ends_when_its_guests_kernel_gives_up(daemon: Daemon, api: httpx.Client) -> None:
     launch(api, "dead")
-    with started(daemon.socket, "exec", "dead", "--", "cat") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("x")
-        process.stdin.flush()
-        assert process.stdout.read(1) == "x"
+    with under_way(daemon, "dead") as process:
         daemon.do(lambda: panic(daemon.state, "dead"))
         assert process.wait(PATIENCE_S) == 255
         assert process.stderr is not None
@@ -148,12 +148,7 @@ def test_a_command_in_a_terminal(daemon: Daemon, web: str) -> None:
 
 def test_a_command_whose_machine_ends(daemon: Daemon, api: httpx.Client) -> None:
     launch(api, "doomed")
-    with started(daemon.socket, "exec", "doomed", "--", "cat") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("x")
-        process.stdin.flush()
-        assert process.stdout.read(1) == "x"
+    with under_way(daemon, "doomed") as process:
         daemon.do(lambda: daemon.state.crash("doomed"))
         assert process.wait(PATIENCE_S) == 255
         assert process.stderr is not None
