@@ -7,10 +7,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, inspect
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -18,7 +20,9 @@ from innkeeper.model.ids import Kind, Ref, SecretId, SecretRef
 from innkeeper.model.plans import Drop, Plan, Verb
 from innkeeper.ports.store import MetricRow, StoreFailed
 from innkeeper.store.database import schema, sqlite
+from innkeeper.store.database.migrate import migrate
 from innkeeper.store.database.rows import checksum
+from innkeeper.store.database.upgrade import upgrade
 from innkeeper.store.work import flush
 from tests.jobs.store.plans import HOST, Machine, accepted, finish, furnished, launch, opened, plain, refused, seen
 
@@ -56,14 +60,36 @@ async def test_commits_are_as_durable_as_sqlite_can_make_them(tmp_path: Path) ->
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
 
 
-async def test_migrations_lead_to_the_schema(tmp_path: Path) -> None:
-    async with furnished(tmp_path):
-        pass
-    engine = sqlite.engine(tmp_path / "innkeeper.db", writing=True)
-    with engine.begin() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
-    engine.dispose()
+def test_migrations_lead_to_the_schema_of_a_new_database(tmp_path: Path) -> None:
+    migrated, new = (sqlite.engine(tmp_path / name, writing=True) for name in ("migrated.db", "new.db"))
+    with migrated.begin() as connection:
+        upgrade(connection, tmp_path / "migrated.db", None)
+    migrate(new, tmp_path / "new.db")
+    shapes = []
+    for engine in (migrated, new):
+        with engine.begin() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert context.get_current_revision() == schema.REVISION
+            assert compare_metadata(context, schema.metadata) == []
+            shapes.append(_shape(connection))
+        engine.dispose()
+    assert shapes[0] == shapes[1]
+
+
+def _shape(connection: Connection) -> dict[str, Any]:
+    """What a database says of its tables. Columns as SQLite tells them, so that also defaults are compared."""
+    seen = inspect(connection)
+    return {
+        table: (
+            connection.exec_driver_sql(f"PRAGMA table_xinfo({table})").all(),
+            seen.get_pk_constraint(table),
+            sorted(seen.get_foreign_keys(table), key=str),
+            sorted(seen.get_unique_constraints(table), key=str),
+            sorted(seen.get_indexes(table), key=str),
+            sorted(seen.get_check_constraints(table), key=str),
+        )
+        for table in seen.get_table_names()
+    }
 
 
 def test_the_schema_and_the_guards_are_postgresql_too() -> None:

@@ -1,21 +1,32 @@
-"""Brings a database to the present schema, or refuses one that a newer release has written.
-
-All missing migrations run in one transaction: a power cut between two of them leaves the old schema.
-"""
+"""Brings a database to the present schema: a new one from schema.py at once, one that exists by migrations."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    insert,
+    inspect,
+    select,
+)
 
-from innkeeper.ports.store import StoreFailed
+from innkeeper.store.database import schema
 
-SCRIPTS = Path(__file__).parent.parent / "migrations"
+# As Alembic keeps it.
+_VERSION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32)),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 def migrate(engine: Engine, path: Path) -> None:
@@ -23,17 +34,20 @@ def migrate(engine: Engine, path: Path) -> None:
     Raises:
         StoreFailed: the database is of a newer release.
     """
-    config = Config()
-    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
     with engine.begin() as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
-        if present is not None and present not in known:
-            raise StoreFailed(
-                f"database {path}: a newer Innkeeper has written it (schema {present}; this one knows up to "
-                f"{scripts.get_current_head()}). Install that release again, or restore a backup from before it"
-            )
-        if present != scripts.get_current_head():
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        present = _present(connection)
+        if present == schema.REVISION:
+            return
+        if present is None and not inspect(connection).get_table_names():
+            schema.metadata.create_all(connection)
+            _VERSION.create(connection)
+            connection.execute(insert(_VERSION).values(version_num=schema.REVISION))
+            return
+        # Loaded only where there is something to migrate: a daemon that runs for months should not hold it.
+        importlib.import_module("innkeeper.store.database.upgrade").upgrade(connection, path, present)
+
+
+def _present(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.execute(select(_VERSION.c.version_num)).scalar_one_or_none()

@@ -20,7 +20,7 @@ longer be counted in memory: rows of `events` then carry `pg_current_xact_id()`,
 `pg_snapshot_xmin(pg_current_snapshot())`, so that the feed never skips what commits late. Here one thread writes
 everything, revisions are committed in their order, and nothing can be skipped.
 
-This file is the present shape; `migrations` lead to it. A test compares them.
+This file is the present shape, which a new database has at once; `migrations` lead older ones to it. A test compares.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+REVISION = "0001"  # of the newest migration
 
 metadata = MetaData(
     naming_convention={

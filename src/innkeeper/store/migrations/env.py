@@ -1,4 +1,4 @@
-"""Run by Alembic for each migration, with the connection that database/migrate.py brings."""
+"""Run by Alembic for each migration, with the connection that database/upgrade.py brings."""
 
 from __future__ import annotations
 
