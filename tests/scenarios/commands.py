@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from innkeeper.control.launching import LaunchOrder
+from innkeeper.control.waiting import Until
 from innkeeper.model.actions import CreateDisk
 from innkeeper.model.ids import VolumeId
+from innkeeper.model.observed import Ended
 from innkeeper.model.plans import Refusal
 from innkeeper.model.work import Operation
 from innkeeper.plan.launch import LaunchWish
@@ -68,6 +70,27 @@ async def reboot(w: World) -> None:
     await w.begin()
 
 
+async def reboot_and_die(w: World) -> None:
+    """Our process dies as soon as it has noted what the host's boot has ended, before it did anything about it."""
+    await w.end()
+    w.state.reboot()
+    await w.enter()
+    async for _ in w.store.journal.events(w.cluster.revision):
+        if all(machine.ended is Ended.HOST_BOOT for machine in w.cluster.machines.values()):
+            break
+    await w.end()
+
+
+async def begin_and_await(w: World, name: str, until: str) -> Refusal | None:
+    """Asked at once, before our process has done anything."""
+    await w.enter()
+    answer = await w.life.waiting.wait(YOU, w.asking().project, name, Until(until), 60)
+    if isinstance(answer, Refusal):
+        return answer
+    w.line(f"{name} has come to {until}")
+    return None
+
+
 def write(w: World, name: str, mib: str) -> None:
     machine = w.state.running(name)
     w.state.write(name, machine.action.hardware.disks()[0].volume, int(mib) << 20)
@@ -94,6 +117,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "show": show,
     "wait": lambda w, span: w.state.clock.sleep(seconds(span)),
     "reboot": reboot,
+    "reboot and die": reboot_and_die,
+    "begin and await": begin_and_await,
     "restart daemon": restart_daemon,
     "crash": lambda w, name: w.state.crash(name),
     "panic": lambda w, name: panic(w.state, name),
@@ -104,14 +129,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "stranger": stranger,
     "guest": lambda w, name, kind: w.state.script(name, _GUESTS[kind]),  # from its next start on
 }
-AT_ONCE = ("show", "wait", "guest")
+AT_ONCE = ("show", "wait", "guest", "reboot and die")
 
 
 async def say(w: World, said: str) -> None:
     """Say one line, and let the world answer. A refusal is answered at once."""
     w.transcript.say(said)
     words = said.removesuffix(" &").split()
-    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    length = next(n for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS)
     command, rest = " ".join(words[:length]), words[length:]
     answer = COMMANDS[command](w, *rest)
     if isinstance(answer, Awaitable):

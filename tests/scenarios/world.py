@@ -23,6 +23,7 @@ from innkeeper.control.monitor import Monitor
 from innkeeper.control.operations import Operations
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.control.templates import Templates
+from innkeeper.control.waiting import Waiting
 from innkeeper.control.watch import OURSELVES, Rhythm, Watch
 from innkeeper.jobs.engine import Engine, Patience
 from innkeeper.model.actions import TemplateAction
@@ -96,6 +97,7 @@ class Life:
     instances: Instances
     templates: Templates
     operations: Operations
+    waiting: Waiting
 
 
 class World:
@@ -131,9 +133,13 @@ class World:
 
     async def begin(self) -> None:
         """Our process starts, and does what it does at its start."""
+        await self.enter()
+        await self.calm()
+
+    async def enter(self) -> None:
+        """Our process starts, and has done nothing yet."""
         self.transcript.asked.clear()
         await self._lives.enter_async_context(self._living())
-        await self.calm()
 
     async def end(self) -> None:
         """Our process is gone, as by kill -9."""
@@ -189,6 +195,7 @@ class World:
             instances=Instances(submitter, pictures),
             templates=Templates(submitter, pictures),
             operations=Operations(store.works, store.journal),
+            waiting=Waiting(pictures, store.journal),
         )
 
     async def _set_up(self, submitter: Submitter) -> ProjectId:

@@ -16,6 +16,7 @@ from innkeeper.model.instance import Instance
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Refusal, Why
 from innkeeper.plan.names import find_instance
+from innkeeper.plan.repair import returns
 from innkeeper.ports.store import Journal, Pictures
 
 _DOWN = (Phase.STOPPED, Phase.CRASHED)
@@ -96,7 +97,8 @@ def _look(cluster: Cluster, instance: InstanceId, until: Until) -> Instance | Re
         return _NotYet() if up or (busy and seen is None) else row
     if seen is not None and _is_so(seen, until):
         return row
-    return _never(cluster, row, until, down=not up and not busy) or _NotYet()
+    returning = seen is not None and returns(row, seen)
+    return _never(cluster, row, until, down=not (up or busy or returning)) or _NotYet()
 
 
 def _never(cluster: Cluster, row: Instance, until: Until, *, down: bool) -> Refusal | None:

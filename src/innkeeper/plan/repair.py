@@ -170,10 +170,16 @@ def _mend(cluster: Cluster, instance: Instance, seen: MachineState | None) -> Pl
             return _stop(instance) if up else None
         case _ if up:
             return None
-        case _ if instance.autostart and seen is not None and seen.ended is Ended.HOST_BOOT:
+        case _ if seen is not None and returns(instance, seen):
             return _start(cluster, instance, seen)
         case _:
             return settle(instance)
+
+
+def returns(instance: Instance, seen: MachineState) -> bool:
+    """Whether it is down only because its host was started anew, and will be started by us."""
+    up_before = instance.wanted in (Wanted.RUNNING, Wanted.PAUSED)
+    return up_before and instance.autostart and seen.phase in _DOWN and seen.ended is Ended.HOST_BOOT
 
 
 def _start(cluster: Cluster, instance: Instance, seen: MachineState) -> Plan:
