@@ -1,7 +1,11 @@
-"""Tools that drivers run: each in a session of its own, so that it ends with all that it began.
+"""Tools that drivers run: each in a session of its own, so that it ends with all that it began, and dying with us.
 
 A tool's children hold the pipes that we read, also those that a package's script put into the background: only when
 the end of these pipes is reached is nobody left who could still write or mount.
+
+Where nobody can end it any more, because we were killed, the kernel does: at once, but only the tool itself. One that
+has children who must not write on runs in a process namespace, whose first process dies with it and takes the rest.
+What is to outlive us (QEMU, a network's services) is not begun here.
 """
 
 from __future__ import annotations
@@ -17,16 +21,17 @@ from innkeeper.ports.scores import scored
 from innkeeper.ports.tasks import unbroken
 
 _END_DEADLINE_S = 30
+# The kernel forgets it where a program becomes another user or comes by more rights: such ones say it again.
+_DYING_WITH_US = ("/usr/bin/setpriv", "--pdeathsig=KILL", "--")
 
 
 async def begin(score: int, argv: Sequence[str], **more: Any) -> Process:
     """The tool, which reads nothing and has this score when memory runs out; `more` as for asyncio's subprocesses.
 
-    Cancelled meanwhile, nothing of it runs on.
+    Cancelled meanwhile, nothing of it runs on. It dies with the thread of the loop that this is awaited in.
     """
-    return await unbroken(
-        asyncio.create_subprocess_exec(*scored(score, argv), stdin=DEVNULL, start_new_session=True, **more), end
-    )
+    words = (*_DYING_WITH_US, *scored(score, argv))
+    return await unbroken(asyncio.create_subprocess_exec(*words, stdin=DEVNULL, start_new_session=True, **more), end)
 
 
 async def end(process: Process) -> None:

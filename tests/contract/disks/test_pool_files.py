@@ -221,6 +221,27 @@ async def test_what_an_earlier_life_left_is_cleaned(root: Path) -> None:
     assert await templates.list_templates() == (T1,)
 
 
+@needs_root
+async def test_what_cannot_be_removed_stays_a_leftover_and_is_told(
+    small: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    templates, staging = Templates(small), small / "staging"
+    await templates.prepare()
+    held = staging / "t-8.abc"
+    for path in (staging / "t-7.abc", held / "work", staging / "t-9.abc"):
+        path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(held / "work")], check=True, timeout=30)
+    try:
+        await templates.clean_staging()
+    finally:
+        subprocess.run(["umount", str(held / "work")], check=True, timeout=30)
+    assert await templates.leftovers() == ("t-8.abc",)
+    (told,) = caplog.messages
+    assert f"removing {held}: " in told
+    await templates.clean_staging()
+    assert await templates.leftovers() == ()
+
+
 async def test_a_folder_without_its_record_is_no_template(root: Path) -> None:
     (root / "templates" / T2).mkdir()
     (root / "templates" / T2 / DISK).write_bytes(b"")

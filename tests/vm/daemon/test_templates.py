@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -36,6 +37,16 @@ def _heard(house: House, name: str) -> None:
     while WORDS.strip() not in (said := house.inn("logs", name).stdout):
         assert time.monotonic() < until, said
         time.sleep(0.2)
+
+
+def _builders(staging: Path) -> list[str]:
+    """Processes that were told to work there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if str(staging) in (words := path.read_bytes().replace(b"\0", b" ").decode(errors="replace")):
+                found.append(words)
+    return found
 
 
 @pytest.fixture
@@ -120,11 +131,38 @@ def test_what_an_instance_has_its_template_brings(house: House) -> None:
     assert_tidy(house)
 
 
+def test_what_cannot_be_removed_keeps_no_daemon_from_starting(house: House) -> None:
+    house.kill()
+    held = house.place.data / "pool" / "staging" / "t-0000.half" / "work"
+    held.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(held)], capture_output=True, text=True, timeout=30)
+    try:
+        house.start()
+        if mounted.returncode:
+            pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
+        assert f"removing {held.parent}: " in house.said()
+        assert traces(house.place).half_made == ("t-0000",)
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", str(held)], check=True, timeout=30)
+    house.kill()
+    house.start()
+    assert_tidy(house)
+
+
 @pytest.mark.slow
 def test_a_build_survives_the_daemon_and_can_be_cancelled(house: House) -> None:
     building = house.post("/templates/build", recipe="tiny")
-    time.sleep(2)
+    staging, until = house.place.data / "pool" / "staging", time.monotonic() + 120
+    while not list(staging.glob("*/*/packages/var/cache/apt/archives/*.deb")):
+        assert time.monotonic() < until, house.said()
+        time.sleep(0.05)
+    assert _builders(staging)
     house.kill()
+    until = time.monotonic() + 20
+    while left := _builders(staging):
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
     house.start()
     house.do(building)
     house.launch("built", template="tiny:2")

@@ -29,11 +29,11 @@ class Process:
         assert self._daemon is not None
         return self._daemon
 
-    def begin(self, **env: str) -> subprocess.Popen[bytes]:
+    def begin(self, *options: str, **env: str) -> subprocess.Popen[bytes]:
         """The process, without waiting for its first answer."""
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [*INN, "serve", "--data", str(self.place.data)],
+                [*INN, "serve", "--data", str(self.place.data), *options],
                 env=self.environment() | env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

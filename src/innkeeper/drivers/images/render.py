@@ -5,7 +5,8 @@ public mirror otherwise. Either is only transport: every list is checked against
 the image is always the public mirror, because the machine's own may exist only here.
 
 Every tool runs in mount and process namespaces of its own. Nothing that a package's script starts can outlive the
-build then, and no mount can be left behind, however the build ends.
+build then, and no mount can be left behind, however the build ends: where the daemon is killed, the kernel ends
+`unshare`, with it the first process of its namespace, and with that all others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ TOOLS: Mapping[str, str] = {
     "mkfs.ext4": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "qemu-img": "qemu-utils",
+    "setpriv": "util-linux",
     "unshare": "util-linux",
 }
 

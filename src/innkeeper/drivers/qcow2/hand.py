@@ -19,11 +19,11 @@ from innkeeper.drivers.qcow2.places import (
     in_use,
     in_words,
     open_regular,
-    sync_folder,
     write_sparse,
 )
 from innkeeper.drivers.qcow2.render import GIB, SIZE_GIB_MAX, backing_name, overlay
 from innkeeper.model.ids import TemplateId, VolumeId, is_id
+from innkeeper.ports.folders import sync_folder
 from innkeeper.ports.tasks import to_the_end
 
 FIRST_CLUSTER = 1 << qcow2.CLUSTER_BITS

@@ -25,6 +25,7 @@ from pathlib import Path
 from innkeeper.drivers.qcow2.faults import DiskFailed, PoolFull
 from innkeeper.drivers.qcow2.render import DISK, SparseFile
 from innkeeper.model.ids import TemplateId, VolumeId, is_id
+from innkeeper.ports.folders import sync_folder
 
 KERNEL = "vmlinuz"
 INITRD = "initrd.img"
@@ -99,15 +100,6 @@ def free_bytes(root: Path) -> int:
     with in_words("asking for free room", root):
         info = os.statvfs(root)
     return info.f_bavail * info.f_frsize
-
-
-def sync_folder(folder: Path) -> None:
-    """Names made, moved or removed in this folder survive a loss of power."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def open_regular(path: Path, flags: int, what: str, root: Path) -> int:

@@ -114,7 +114,10 @@ class Bounds:
 
 
 def confined(tools: Tools, bounds: Bounds, argv: tuple[str, ...]) -> tuple[str, ...]:
-    """The same command with limits, without any right that it does not need, and dying with us."""
+    """The same command with limits, without any right that it does not need, and dying with us.
+
+    Every tool of ours is begun to die with us; one that becomes another user has to say it again.
+    """
     limits = (
         tools.prlimit,
         f"--as={bounds.memory_bytes}",

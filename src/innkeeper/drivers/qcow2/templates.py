@@ -6,29 +6,36 @@ before that moment leaves a staging folder, which the next start removes.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from innkeeper.drivers.qcow2 import header as qcow2
 from innkeeper.drivers.qcow2.artefacts import Artefacts, complete, measure, seal
-from innkeeper.drivers.qcow2.faults import DiskFailed
+from innkeeper.drivers.qcow2.faults import DiskFailed, PoolFault
 from innkeeper.drivers.qcow2.places import (
     ABOUT,
     INITRD,
     KERNEL,
     Places,
     in_words,
-    sync_folder,
 )
 from innkeeper.drivers.qcow2.render import DISK, backing_name
 from innkeeper.model.codec import NotReadable, decode, encode
 from innkeeper.model.ids import TemplateId, VolumeId, is_id
 from innkeeper.model.template import Image
+from innkeeper.ports.folders import sync_folder
 from innkeeper.ports.tasks import to_the_end
+
+log = logging.getLogger(__name__)
+
+# A tool of ours that was told to end may have written one file more meanwhile.
+_REMOVALS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,21 +137,18 @@ class Templates:
 
     async def leftovers(self) -> tuple[str, ...]:
         """Names of half-made things; of those under way, too."""
-
-        def work() -> tuple[str, ...]:
-            with in_words("looking for leftovers", self._root):
-                return tuple(sorted(p.name for p in self._places.staging.iterdir()))
-
-        return await to_the_end(work)
+        return tuple(path.name for path in await to_the_end(partial(_half_made, self._places)))
 
     async def clean_staging(self) -> None:
-        """Remove what an earlier life of ours left half-made. Only at start: work under way would lose its folder."""
+        """Remove what an earlier life of ours left half-made. Only at start: work under way would lose its folder.
 
-        def work() -> None:
-            for path in self._places.staging.iterdir():
-                _remove(path, self._root)
-
-        await to_the_end(work)
+        What cannot be removed is told to the log and stays a leftover: no machine is to wait for it.
+        """
+        for path in await to_the_end(partial(_half_made, self._places)):
+            try:
+                await to_the_end(partial(_remove_at_last, path, self._root))
+            except PoolFault as fault:
+                log.warning("%s; it takes up room until the next start removes it", fault)
 
     # --- in a thread
 
@@ -214,6 +218,18 @@ def _stated_backing(head: bytes) -> str | None:
         return qcow2.backing_file(head, qcow2.parse(head))
     except qcow2.NotReadable:
         return None
+
+
+def _half_made(places: Places) -> list[Path]:
+    with in_words("looking for leftovers", places.root):
+        return sorted(places.staging.iterdir())
+
+
+def _remove_at_last(path: Path, root: Path) -> None:
+    for _ in range(_REMOVALS - 1):
+        with suppress(PoolFault):
+            return _remove(path, root)
+    return _remove(path, root)
 
 
 def _remove(path: Path, root: Path) -> None:
