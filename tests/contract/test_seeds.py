@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import shutil
 import stat
 import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +73,32 @@ async def test_a_seed_is_written_read_replaced_and_removed(seeds: Seeds | FakeSe
     assert await seeds.list_seeds() == (TWO_CARDS.instance,)
     with pytest.raises(SeedFailed, match=PLAIN.instance):
         await seeds.open(PLAIN.instance)
+
+
+async def test_one_that_was_given_up_replaces_none_that_comes_later(tmp_path: Path) -> None:
+    """The agent goes on with a newer order once the older one has ended: nothing of it may then be under way."""
+    begun, enough = threading.Event(), threading.Event()
+
+    class Slow(ThreadPoolExecutor):
+        def submit(self, work: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+            def late() -> Any:
+                begun.set()
+                assert enough.wait(30)
+                return work(*args, **more)
+
+            return super().submit(late)
+
+    seeds, loop = Seeds(tmp_path), asyncio.get_running_loop()
+    loop.set_default_executor(Slow())
+    older = loop.create_task(seeds.write(PLAIN, b"older"))
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    loop.call_later(0.5, enough.set)
+    older.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await older
+    (written,) = tmp_path.iterdir()
+    assert read_back(written.read_bytes())["user-data"] == b"older"
 
 
 async def test_an_id_never_leads_elsewhere(seeds: Seeds | FakeSeeds) -> None:

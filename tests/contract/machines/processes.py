@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,27 @@ def processes() -> Iterator[Processes]:
         for each in made.begun:
             each.kill()
             each.wait()
+
+
+_listening: list[set[str]] = []
+
+
+@contextmanager
+def files_opened() -> Iterator[set[str]]:
+    """Names of files that this process opens meanwhile, in any thread."""
+    if not _listening:
+        sys.addaudithook(_hear)  # for ever: there is no way to take one away
+    opened: set[str] = set()
+    _listening[:] = [opened]
+    try:
+        yield opened
+    finally:
+        _listening[:] = [set()]
+
+
+def _hear(event: str, words: tuple[object, ...]) -> None:
+    if event == "open":
+        _listening[0].add(str(words[0]))
 
 
 def write_record(folder: Path, pid: int, instance: str) -> None:

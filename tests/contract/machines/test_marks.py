@@ -12,7 +12,7 @@ from innkeeper.drivers.qemu.hand import adopt, strays
 from innkeeper.drivers.qemu.process import Stray
 from innkeeper.model.ids import InstanceId
 from innkeeper.ports.launcher import Users
-from tests.contract.machines.processes import Processes, processes, write_record
+from tests.contract.machines.processes import Processes, files_opened, processes, write_record
 from tests.vm.machines import unable
 
 pytestmark = pytest.mark.skipif(unable() is not None, reason=str(unable()))
@@ -104,6 +104,19 @@ async def test_users_that_are_not_ours_are_left_alone(root: Path, world: Process
     world.run(f"{root}/{OWN}/machine.json", uid)
     assert strays(root, ()) == []
     assert await adopted(root / OWN) is None
+
+
+async def test_a_strangers_environment_is_not_even_read(root: Path, world: Processes) -> None:
+    """Its bytes are in his own memory, and he may let us wait for them."""
+    stranger, other, own = (world.run(f"{root}/{OWN}/machine.json", uid) for uid in (NOBODY, OTHER_UID, UID))
+    with files_opened() as opened:
+        assert pids(strays(root, ())) == {(OWN, other), (OWN, own)}
+    assert f"/proc/{own}/environ" in opened
+    assert f"/proc/{stranger}/environ" not in opened
+    with files_opened() as opened:
+        assert await adopted(root / OWN) == own
+    assert f"/proc/{own}/environ" in opened
+    assert f"/proc/{other}/environ" not in opened
 
 
 async def test_an_instance_that_was_never_started_has_no_machine(root: Path, world: Processes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from innkeeper.agent.kept.outbox import Outbox
 from innkeeper.agent.orders.networks import Networks
 from innkeeper.agent.watching.roster import Roster
 from innkeeper.drivers.linuxnet.hand import LinuxNet, NetFailed, NicCounters
+from innkeeper.drivers.qemu import process
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.qmp import NoAnswer, Rejected
 from innkeeper.model.ids import InstanceId, NicId
@@ -21,7 +21,6 @@ from innkeeper.model.observed import Sample
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 _NOTHING = NicCounters(
     received_bytes=0, sent_bytes=0, received_packets=0, sent_packets=0, received_dropped=0, sent_dropped=0
 )
@@ -72,23 +71,20 @@ class Sampler:
         disks = (await machine.monitor.block_counters()).values()
         # Adding up all its pages takes the kernel a while for a large guest.
         memory_mib = await asyncio.to_thread(_memory_mib, pid)
+        cpu_s = process.cpu_s(pid)
+        if cpu_s is None:
+            raise ProcessLookupError(f"process {pid} has ended")
         cards = [traffic.get(nic, _NOTHING) for nic in self._networks.cards(instance)]
         return Sample(
             instance=instance,
             at=time.time(),
-            cpu_s=_cpu_s(pid),
+            cpu_s=cpu_s,
             memory_mib=memory_mib,
             disk_read_bytes=sum(d.read_bytes for d in disks),
             disk_written_bytes=sum(d.written_bytes for d in disks),
             net_received_bytes=sum(c.received_bytes for c in cards),
             net_sent_bytes=sum(c.sent_bytes for c in cards),
         )
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system time of all threads (proc(5), fields 14 and 15 of stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _memory_mib(pid: int) -> float:

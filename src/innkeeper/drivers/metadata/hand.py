@@ -2,12 +2,12 @@
 
     ROOT/<instance id>.iso    0400: user-data may hold secrets. QEMU gets a descriptor that only reads.
 
-A seed appears whole or not at all, and is durable when the call returns: cloud-init looks for it on every boot.
+A seed appears whole or not at all, and is durable when the call returns: cloud-init looks for it on every boot. A call
+that is cancelled has ended too when it returns, so that none replaces what a later one wrote.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import io
 import os
@@ -20,6 +20,8 @@ from pycdlib import PyCdlib
 from innkeeper.drivers.metadata.render import VOLUME_NAME, seed_files
 from innkeeper.model.actions import WriteSeed
 from innkeeper.model.ids import InstanceId, is_id
+from innkeeper.ports.folders import sync_folder
+from innkeeper.ports.tasks import to_the_end
 
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ class Seeds:
 
         def work() -> None:
             path.unlink(missing_ok=True)
-            _sync_folder(self._root)
+            sync_folder(self._root)
 
         await _in_thread(f"removing the seed of {instance}", work)
 
@@ -103,7 +105,7 @@ def iso(files: Mapping[str, bytes]) -> bytes:
 
 async def _in_thread(doing: str, work: Callable[[], T]) -> T:
     try:
-        return await asyncio.to_thread(work)
+        return await to_the_end(work)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "Delete instances or templates that nobody needs, or give the file system more room"
@@ -122,12 +124,4 @@ def _replace(target: Path, content: bytes) -> None:
         draft.rename(target)
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(target.parent)

@@ -78,7 +78,9 @@ def strays(root: Path, known: Container[int]) -> list[process.Stray]:
     that lie, only such are told as run as one of our users: nobody else's process is ours to end.
     """
     recorded = {stray.pid: stray for stray in _recorded(root)}
-    marked = (stray for stray in process.find_marked(root) if stray.pid not in recorded)
+    noted = set(_noted_users(root))
+    found = process.find_marked(root, lambda uid: uid in USERS or uid in noted)
+    marked = (stray for stray in found if stray.pid not in recorded)
     ours = (s for s in marked if s.uid in USERS or s.uid == MachineDirectory(root / s.instance).user())
     return [stray for stray in (*recorded.values(), *ours) if stray.pid not in known]
 
@@ -94,14 +96,26 @@ def _held(record: Record) -> int | None:
     return process.hold(record.pid, record.start_time) if record.boot_id == boot_id() else None
 
 
+def _directories(root: Path) -> Iterator[MachineDirectory]:
+    for entry in os.scandir(root) if root.is_dir() else ():
+        if is_id(entry.name):
+            yield MachineDirectory(Path(entry.path))
+
+
+def _noted_users(root: Path) -> Iterator[int]:
+    """As whom machines were started here, also by releases that chose other users than ours."""
+    for directory in _directories(root):
+        with contextlib.suppress(OSError):
+            if (uid := directory.user()) is not None:
+                yield uid
+
+
 def _recorded(root: Path) -> Iterator[process.Stray]:
     """A record that cannot be read is passed over: who looks at that machine alone is told why."""
-    for entry in os.scandir(root) if root.is_dir() else ():
-        if not is_id(entry.name):
-            continue
-        instance, record = InstanceId(entry.name), None
+    for directory in _directories(root):
+        instance, record = InstanceId(directory.path.name), None
         with contextlib.suppress(OSError):
-            record = MachineDirectory(Path(entry.path)).record()
+            record = directory.record()
         if record is None or (record.boot_id, record.uuid) != (boot_id(), machine_uuid(instance)):
             continue  # the host's earlier uptime, or the folder of another machine under a new name
         found = process.look(record.pid, instance)
@@ -117,7 +131,7 @@ def _unrecorded(directory: MachineDirectory) -> Record | None:
     uid = directory.user()
     if uid is None:
         return None  # nothing was ever started here
-    for stray in process.find_marked(directory.path.parent):
+    for stray in process.find_marked(directory.path.parent, lambda one: one == uid):
         if (stray.instance, stray.uid) == (directory.path.name, uid):
             return Record(
                 pid=stray.pid, start_time=stray.start_time, launcher=0, boot_id=boot_id(), started_at=time.time()

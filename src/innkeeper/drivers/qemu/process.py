@@ -6,12 +6,14 @@ import asyncio
 import os
 import re
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.drivers.qemu.directory import RECORD
 from innkeeper.model.ids import InstanceId, is_id
 from innkeeper.ports.launcher import MARK
+from innkeeper.ports.processes import users_of
 
 KERNEL_LOG_RECORD_BYTES = 8192
 # The launcher gives less than that. A process can make the kernel show all its memory as its environment.
@@ -82,13 +84,13 @@ class Stray:
     uid: int
 
 
-def find_marked(root: Path) -> list[Stray]:
-    """Every process whose environment says that it was started for an instance whose folder is in `root`.
+def find_marked(root: Path, ours: Callable[[int], bool]) -> list[Stray]:
+    """Every process of `ours` whose environment says that it was started for an instance whose folder is in `root`.
 
-    A process writes what it likes there, which of all instances included. Only its user it cannot change: whoever
-    believes a mark has looked at that first.
+    A process writes what it likes there, which of all instances included. Only its user it cannot change, which `ours`
+    tells about: a stranger's environment is not even read.
     """
-    found = [_claim(int(entry.name), root) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    found = [_claim(int(entry.name), root, ours) for entry in os.scandir("/proc") if entry.name.isdigit()]
     return [stray for stray in found if stray is not None]
 
 
@@ -96,18 +98,16 @@ def look(pid: int, instance: InstanceId) -> Stray | None:
     """None if there is no such process, or only its remains."""
     started = start_time(pid)
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        uid = users_of(pid)[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The owner of the folder in /proc is root for everything that may not be dumped.
-    user = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
-    if started is None or user is None:
-        return None
-    return Stray(pid=pid, start_time=started, instance=instance, uid=int(user[1]))
+    return None if started is None else Stray(pid=pid, start_time=started, instance=instance, uid=uid)
 
 
-def _claim(pid: int, root: Path) -> Stray | None:
+def _claim(pid: int, root: Path, ours: Callable[[int], bool]) -> Stray | None:
     try:
+        if not all(map(ours, users_of(pid))):
+            return None
         with open(f"/proc/{pid}/environ", "rb") as environment:
             words = environment.read(ENVIRONMENT_BYTES).split(b"\0")
     except OSError:

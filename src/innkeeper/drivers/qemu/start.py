@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from innkeeper.drivers.qemu import process
-from innkeeper.drivers.qemu.directory import CHANNELS, CONSOLE, QMP, MachineDirectory, machine_uuid
-from innkeeper.drivers.qemu.machine import Machine
+from innkeeper.drivers.qemu.directory import CHANNELS, CONSOLE, QMP, MachineDirectory, Record, machine_uuid
+from innkeeper.drivers.qemu.machine import Machine, end_facts, exit_is_written
 from innkeeper.drivers.qemu.render import (
     Accelerator,
     CardFacts,
@@ -30,6 +30,7 @@ from innkeeper.drivers.qemu.render import (
     UefiBoot,
     render_argv,
 )
+from innkeeper.drivers.qemu.seen import explain
 from innkeeper.drivers.qemu.serial import ConsoleLine
 from innkeeper.model.hardware import Channels, Hardware
 from innkeeper.model.ids import InstanceId, NicId, VolumeId
@@ -115,18 +116,28 @@ async def start(spec: StartSpec, path: Path, launcher: LauncherPort, timeout_s: 
                 spawned = await launcher.spawn(_request(spec, directory, argv, given))
         except (OSError, ValueError, SpawnFailed) as error:
             raise StartFailed(f"{spec.name} could not be started: {error}") from error
-        machine = _hold(spec.name, directory, spawned)
+        machine = await _hold(spec.name, directory, spawned)
         ours.pop_all()
     return await _greeted(machine, console, line, timeout_s)
 
 
-def _hold(name: str, directory: MachineDirectory, spawned: Spawned) -> Machine:
+async def _hold(name: str, directory: MachineDirectory, spawned: Spawned) -> Machine:
     record = directory.record()
     held = process.hold(spawned.pid, spawned.start_time)
     if held is None or record is None:
+        why = await _how_it_ended(directory, record)
         directory.record_file.unlink(missing_ok=True)
-        raise StartFailed(f"{name} could not be started: {directory.log_tail() or 'QEMU ended without a word'}")
+        raise StartFailed(f"{name} could not be started: {why}")
     return Machine(name, directory, record, held)
+
+
+async def _how_it_ended(directory: MachineDirectory, record: Record | None) -> str:
+    """Of a QEMU that is gone: what the kernel said of its end, and its own last words."""
+    if record is None:
+        return directory.log_tail() or "QEMU ended without a word"
+    await exit_is_written(directory, record)
+    reason, words = explain(end_facts(directory, record)).reason, directory.log_tail()
+    return reason if words in reason else f"{reason}; its log ends with: {words}"
 
 
 async def _greeted(machine: Machine, console: socket.socket, line: socket.socket, timeout_s: float) -> Machine:
@@ -136,10 +147,12 @@ async def _greeted(machine: Machine, console: socket.socket, line: socket.socket
         if not machine.seen.unreachable:
             return machine
         # It hung up because it is about to end, or it hangs: what was never reported must not run on.
-        if not await machine.gone_within(LAST_WORDS_S):
+        if await machine.gone_within(LAST_WORDS_S):
+            why = await _how_it_ended(machine.directory, machine.record)
+        else:
             machine.pull_plug()
             await machine.gone_within(KILL_TIMEOUT_S)
-        why = machine.directory.log_tail() or machine.seen.unreachable
+            why = machine.directory.log_tail() or machine.seen.unreachable
         machine.directory.record_file.unlink(missing_ok=True)
         raise StartFailed(f"{machine.name} could not be started: {why}")
     except BaseException:

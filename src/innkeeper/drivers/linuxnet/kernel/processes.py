@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.drivers.linuxnet.kernel.namespaces import Space
+from innkeeper.ports.processes import users_of
 
 _REPLACED = " (deleted)"  # the kernel's word behind the path of a program that was upgraded while it runs
 
@@ -78,8 +79,7 @@ def bears(pid: int, mark: Mark) -> bool:
     """Whether this process can only be ours."""
     proc = Path("/proc", str(pid))
     try:
-        status = (proc / "status").read_text(errors="replace")
-        if not _users(status) <= mark.uids:
+        if not set(users_of(pid)) <= mark.uids:
             return False
         if os.readlink(proc / "exe").removesuffix(_REPLACED) not in mark.programs:
             return False
@@ -104,11 +104,3 @@ def held(pid: int) -> Process | None:
         return Process(pid)
     except ProcessLookupError:
         return None
-
-
-def _users(status: str) -> set[int]:
-    """Whom it runs for, whose rights it has, and whose it may take up again."""
-    for line in status.splitlines():
-        if line.startswith("Uid:"):
-            return set(map(int, line.split()[1:]))
-    raise ProcessLookupError  # cut short: it ended while it was read
