@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from innkeeper.drivers.linuxnet.kernel.messages import ifaddrmsg, ifinfmsg, rtmsg
 
 _NEWLINK, _DELLINK, _SETLINK = 16, 17, 19
 _NEWADDR, _DELADDR = 20, 21
