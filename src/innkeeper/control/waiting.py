@@ -16,7 +16,7 @@ from innkeeper.model.instance import Instance
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Refusal, Why
 from innkeeper.plan.names import find_instance
-from innkeeper.plan.repair import returns
+from innkeeper.plan.power import returns
 from innkeeper.ports.store import Journal, Pictures
 
 _DOWN = (Phase.STOPPED, Phase.CRASHED)
@@ -111,6 +111,8 @@ def _never(cluster: Cluster, row: Instance, until: Until, *, down: bool) -> Refu
     if seen is not None and seen.phase is Phase.PANICKED:
         hint = f"See: inn logs {row.name}; then: inn restart {row.name} --force"
         return Refusal(why=Why.CONFLICT, reason=f"the kernel of {row.name} has panicked", hint=hint)
+    if until in (Until.AGENT, Until.IP):  # it is the agent that tells the address
+        return _no_agent(cluster, row)
     if until is not Until.CLOUD_INIT:
         return None
     if seen is not None and seen.cloud_init.startswith("error"):
@@ -121,6 +123,16 @@ def _never(cluster: Cluster, row: Instance, until: Until, *, down: bool) -> Refu
         reason = f"{row.name} has no cloud-init: its template {template.full_name} comes without"
         return Refusal(why=Why.CONFLICT, reason=reason, hint=f"Wait for its agent: inn wait {row.name}")
     return None
+
+
+def _no_agent(cluster: Cluster, row: Instance) -> Refusal | None:
+    """Asked while none answers. User-data may be just about to install one, so with that it is waited for."""
+    template = cluster.templates.get(row.template)
+    if template is None or template.image is None or template.image.agent or row.first_boot.user_data is not None:
+        return None
+    reason = f"no agent answers in {row.name}, and its template {template.full_name} is not known to bring one"
+    hint = f"Use its console: inn console {row.name}; qemu-guest-agent, once installed there, is used when it answers"
+    return Refusal(why=Why.CONFLICT, reason=reason, hint=hint)
 
 
 def _is_so(seen: MachineState, until: Until) -> bool:

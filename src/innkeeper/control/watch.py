@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 OURSELVES = Principal(name="innkeeper", role=Role.ADMINISTRATOR)
 # More long steps than run at once on any host.
 _PROGRESS_KEPT = 256
-_BY_ITSELF = (Ended.GUEST, Ended.CRASH, Ended.HOST_BOOT)
+# A host that goes down ends QEMUs by signals, and us within seconds. Only a crash that we outlive by this long is one.
+PAST_DOUBT_S = 15.0
+_UP = (Wanted.RUNNING, Wanted.PAUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +98,19 @@ class Watch:
             except StoreFailed as failed:
                 log.error("a report of %s waits for the store: %s", state.host, failed)
                 await self._clock.sleep(10)
-        if isinstance(state, MachineState) and state.ended in _BY_ITSELF:
+        if isinstance(state, MachineState) and state.ended is Ended.GUEST:
             await self._settle(state.instance, project)
 
     async def _settle(self, instance: InstanceId, project: ProjectId) -> None:
+        """Of one that shut itself down, or has crashed. After a host's boot repair decides: it starts those with
+        autostart.
+        """
+
         def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
             row, seen = cluster.instances.get(instance), cluster.machines.get(instance)
-            nothing_to_do = row is None or seen is None or row.ref in cluster.claims or row.wanted is not Wanted.RUNNING
-            # After a host's boot repair decides, since it starts those with autostart.
-            if row is None or nothing_to_do or (seen is not None and seen.ended in (Ended.HOST_BOOT, Ended.NO)):
+            if row is None or seen is None or row.ref in cluster.claims or row.wanted not in _UP:
                 return _NOTHING
-            return settle(row)
+            return settle(row) if seen.ended in (Ended.GUEST, Ended.CRASH) else _NOTHING
 
         await self._ask(decide, project)
 
@@ -139,9 +143,17 @@ class Watch:
     # --- what ends by itself
 
     async def _tidy(self, project: ProjectId, every_s: float) -> None:
+        crashed: dict[InstanceId, float] = {}  # since when this life of ours has known of it
         while True:
-            for instance in ending(self._pictures.cluster(), self._clock.now()):
-                await self._ask(_deleting(instance.id), project)
+            cluster, moment = self._pictures.cluster(), self._clock.monotonic()
+            down = (m.instance for m in cluster.machines.values() if m.ended is Ended.CRASH)
+            crashed = {instance: crashed.get(instance, moment) for instance in down}
+            doubtful = {instance for instance, since in crashed.items() if moment - since < PAST_DOUBT_S}
+            for instance in crashed.keys() - doubtful:
+                if cluster.instances[instance].wanted in _UP:
+                    await self._settle(instance, project)
+            for leaving in ending(cluster, self._clock.now(), doubtful):
+                await self._ask(_deleting(leaving.id), project)
             await self._clock.sleep(every_s)
 
     async def _ask(self, decide: Callable[[Cluster, Draw, float], Plan | Refusal], project: ProjectId) -> None:

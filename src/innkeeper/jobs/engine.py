@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from innkeeper.jobs.execute import OncePerPicture, order_for, undo_for
 from innkeeper.jobs.trail import TakenOver, Trail
@@ -227,7 +228,8 @@ class Engine:
         if not isinstance(action, StopMachine) or action.grace_s == 0:
             return await host.give(order)
         async with self._turns[order.operation].lent():  # its guest takes its time
-            return await host.give(order)
+            pause = partial(self._clock.sleep, self._patience.ask_again_s)
+            return await _unless_cancelled(host, order, partial(self._works.cancel_wanted, order.operation), pause)
 
     async def _waited(self, operation: OperationId, pause_s: float) -> None:
         async with self._turns[operation].lent():
@@ -251,6 +253,30 @@ class Engine:
         work = self._stepped(work, 0, state)
         await trail.now(_record(work.operation, moment))
         return work
+
+
+async def _unless_cancelled(
+    host: HostPort, order: Order, cancelled: Callable[[], bool], pause: Callable[[], Awaitable[None]]
+) -> Outcome:
+    """Answered once the order is carried out, or soon after nobody wants that any more."""
+
+    async def pass_on() -> None:
+        while order.undo or not cancelled():
+            await pause()
+        await host.cancel(order.operation, order.step)
+
+    outcome: Outcome | HostAway
+    async with asyncio.TaskGroup() as group:
+        passing = group.create_task(pass_on())
+        try:
+            outcome = await host.give(order)
+        except HostAway as away:
+            outcome = away
+        finally:
+            passing.cancel()
+    if isinstance(outcome, HostAway):
+        raise outcome
+    return outcome
 
 
 def _because(work: Work, why: Refused) -> Work:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from innkeeper.model.actions import Action, DeleteDisk, ForgetMachine, StopMachine
 from innkeeper.model.cluster import Cluster
-from innkeeper.model.ids import Ref
+from innkeeper.model.ids import InstanceId, Ref
 from innkeeper.model.instance import Instance, Wanted
-from innkeeper.model.observed import Phase
 from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step, Verb, Why
-from innkeeper.plan.power import is_up
+from innkeeper.plan.power import DOWN, is_up, returns
 from innkeeper.plan.steps import converge, step
 
 
@@ -59,12 +59,17 @@ def _steps(cluster: Cluster, wanted: Instance) -> tuple[Step, ...]:
     )
 
 
-def ending(cluster: Cluster, now: float) -> tuple[Instance, ...]:
-    """Instances that nobody holds and whose end has come: expired ones, and ephemeral ones that ran and stopped."""
+def ending(cluster: Cluster, now: float, doubtful: Collection[InstanceId] = ()) -> tuple[Instance, ...]:
+    """Instances that nobody holds and whose end has come: expired ones, and ephemeral ones that ran and stopped.
+
+    Of those that are `doubtful` it is not known yet whether their host goes down with them.
+    """
     return tuple(
         i
         for i in cluster.instances.values()
-        if i.wanted is not Wanted.ABSENT and i.ref not in cluster.claims and (_expired(i, now) or _left(cluster, i))
+        if i.wanted is not Wanted.ABSENT
+        and i.ref not in cluster.claims
+        and (_expired(i, now) or (i.id not in doubtful and _left(cluster, i)))
     )
 
 
@@ -73,4 +78,5 @@ def _expired(instance: Instance, now: float) -> bool:
 
 
 def _left(cluster: Cluster, instance: Instance) -> bool:
-    return instance.ephemeral and cluster.phase(instance.id) in (Phase.STOPPED, Phase.CRASHED)
+    seen = cluster.machines.get(instance.id)
+    return instance.ephemeral and seen is not None and seen.phase in DOWN and not returns(instance, seen)

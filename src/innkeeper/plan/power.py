@@ -13,7 +13,7 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import Kind
 from innkeeper.model.instance import Instance, Volume, Wanted
 from innkeeper.model.network import Nic
-from innkeeper.model.observed import Phase
+from innkeeper.model.observed import Ended, MachineState, Phase
 from innkeeper.model.plans import Change, Expect, NoUndo, Plan, Put, Refusal, Step, Verb, Why
 from innkeeper.model.template import Image
 from innkeeper.plan.names import bad_name, name_claim, taken
@@ -21,13 +21,19 @@ from innkeeper.plan.steps import cards, converge, make, seed_action, start_actio
 
 # How long a guest may take to shut down before it is ended. Incus waits 30 s, systemd itself gives services 90 s.
 GRACE_S = 60.0
-_DOWN = (Phase.STOPPED, Phase.CRASHED)
+DOWN = (Phase.STOPPED, Phase.CRASHED)
 
 
 def is_up(cluster: Cluster, instance: Instance) -> bool:
     """Whether QEMU was last seen running. One that is there and does not answer (UNKNOWN) is up too."""
     state = cluster.machines.get(instance.id)
-    return state is not None and state.phase not in _DOWN
+    return state is not None and state.phase not in DOWN
+
+
+def returns(instance: Instance, seen: MachineState) -> bool:
+    """Whether it is down only because its host was started anew, and will be started by us."""
+    up_before = instance.wanted in (Wanted.RUNNING, Wanted.PAUSED)
+    return up_before and instance.autostart and seen.phase in DOWN and seen.ended is Ended.HOST_BOOT
 
 
 def start(cluster: Cluster, instance: Instance) -> Plan | Refusal:

@@ -34,15 +34,14 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, VolumeId
 from innkeeper.model.instance import Instance, Wanted
 from innkeeper.model.network import Network, NetworkWanted
-from innkeeper.model.observed import Ended, Inventory, MachineState, Phase
+from innkeeper.model.observed import Ended, Inventory, MachineState
 from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step, Verb
 from innkeeper.model.template import Template
 from innkeeper.plan.delete import remove
-from innkeeper.plan.power import GRACE_S, start
+from innkeeper.plan.power import DOWN, GRACE_S, returns, start
 from innkeeper.plan.steps import make, step
 
 _LAST = 2**31  # a generation above all that were ever given: what has no row obeys nothing else any more
-_DOWN = (Phase.STOPPED, Phase.CRASHED)
 
 
 def repair(before: Cluster, inventory: Inventory, now: Cluster) -> tuple[Plan, ...]:
@@ -72,7 +71,7 @@ def _strangers(cluster: Cluster, inventory: Inventory) -> Iterator[Plan]:
     machines = [m for m in inventory.machines if m.instance not in cluster.instances]
     disks = [VolumeId(d) for d in inventory.disks if d not in cluster.volumes]
     yield from _machines(cluster, inventory, machines)
-    if any(m.phase not in _DOWN for m in machines):
+    if any(m.phase not in DOWN for m in machines):
         return
     for disk in disks:
         yield _removal(inventory.host, Ref(Kind.VOLUME, disk), DeleteDisk(volume=disk))
@@ -157,12 +156,12 @@ def _residents(cluster: Cluster, inventory: Inventory) -> Iterator[Plan]:
 def _newer(found: MachineState | None, known: MachineState | None) -> MachineState | None:
     """What the host does not hold does not run, whatever was known of it."""
     if found is None:
-        return None if known is None or known.phase not in _DOWN else known
+        return None if known is None or known.phase not in DOWN else known
     return known if known is not None and known.seq > found.seq else found
 
 
 def _mend(cluster: Cluster, instance: Instance, seen: MachineState | None) -> Plan | None:
-    up = seen is not None and seen.phase not in _DOWN
+    up = seen is not None and seen.phase not in DOWN
     match instance.wanted:
         case Wanted.ABSENT:
             return remove(cluster, instance)
@@ -172,14 +171,10 @@ def _mend(cluster: Cluster, instance: Instance, seen: MachineState | None) -> Pl
             return None
         case _ if seen is not None and returns(instance, seen):
             return _start(cluster, instance, seen)
+        case _ if seen is not None and seen.ended is Ended.CRASH:
+            return None  # perhaps its host is going down: see control/watch.py
         case _:
             return settle(instance)
-
-
-def returns(instance: Instance, seen: MachineState) -> bool:
-    """Whether it is down only because its host was started anew, and will be started by us."""
-    up_before = instance.wanted in (Wanted.RUNNING, Wanted.PAUSED)
-    return up_before and instance.autostart and seen.phase in _DOWN and seen.ended is Ended.HOST_BOOT
 
 
 def _start(cluster: Cluster, instance: Instance, seen: MachineState) -> Plan:

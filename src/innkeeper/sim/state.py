@@ -19,11 +19,11 @@ from innkeeper.model.actions import WriteSeed
 from innkeeper.model.hardware import NetworkCard
 from innkeeper.model.host import HostFacts
 from innkeeper.model.ids import HostId, InstanceId, OperationId, Ref, TemplateId, VolumeId
-from innkeeper.model.observed import MachineState, Phase
+from innkeeper.model.observed import Ended, MachineState, Phase
 from innkeeper.model.template import Image
 from innkeeper.model.work import Done, Order
 from innkeeper.sim.clock import SimClock
-from innkeeper.sim.metal.guests import Due, Ending, Guest, Machine, SerialLine
+from innkeeper.sim.metal.guests import BOOTED, Due, Ending, Guest, Machine, SerialLine
 from innkeeper.sim.metal.networks import Networks
 from innkeeper.sim.metal.pool import GIB, ImageFile, Pool, Recipe, debian_image, tiny_image
 
@@ -207,6 +207,10 @@ class SimState:
         self.networks = Networks()
         for machine in tuple(self.machines.values()):
             self.finish(machine, machine.lose_power(self.clock.now()))
+        # Of what ended before, too, only that is known.
+        self.endings = {
+            i: replace(e, phase=Phase.STOPPED, ended=Ended.HOST_BOOT, reason=BOOTED) for i, e in self.endings.items()
+        }
 
     # --- for the agent
 

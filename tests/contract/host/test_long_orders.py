@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from innkeeper.model.actions import BuildTemplate, DeleteTemplate
 from innkeeper.model.ids import TemplateId
-from innkeeper.model.observed import StepProgress, TemplateState
+from innkeeper.model.observed import Phase, StepProgress, TemplateState
 from innkeeper.model.work import Accepted, Done
 from tests.contract.host.world import Cast, World, done, heard, refused
 
@@ -43,6 +44,20 @@ async def test_a_long_order_can_be_cancelled(world: World) -> None:
     inventory = await world.host.inventory()
     assert NEW not in inventory.templates
     assert not inventory.leftovers
+
+
+async def test_a_guest_that_was_asked_to_leave_may_stay_after_all(world: World) -> None:
+    cast = Cast(world)
+    await cast.launch()
+    await world.deafen(cast.instance)
+    patient = cast.order(cast.stop(world.stage.deadline_s * 10), generation=2)
+    async with asyncio.timeout(world.stage.deadline_s), asyncio.TaskGroup() as group:
+        waiting = group.create_task(world.host.give(patient))
+        await asyncio.sleep(0.05)
+        await world.host.cancel(patient.operation, patient.step)
+    assert not refused(waiting.result()).stale
+    (seen,) = [m for m in (await world.host.inventory()).machines if m.instance == cast.instance]
+    assert seen.phase is Phase.RUNNING
 
 
 async def test_cancelling_what_is_unknown_or_ended_is_no_error(world: World) -> None:

@@ -104,7 +104,7 @@ def test_what_should_be_stopped_is_asked_to(phase: Phase) -> None:
     assert plan.steps[0].generation == web.generation + 1
 
 
-@pytest.mark.parametrize("phase, ended", ENDED)
+@pytest.mark.parametrize("phase, ended", [e for e in ENDED if e[1] is not Ended.CRASH])
 @pytest.mark.parametrize("wanted", [Wanted.RUNNING, Wanted.PAUSED])
 @pytest.mark.parametrize("told", [True, False])
 def test_what_ended_is_no_longer_wanted(phase: Phase, ended: Ended, wanted: Wanted, told: bool) -> None:
@@ -115,6 +115,14 @@ def test_what_ended_is_no_longer_wanted(phase: Phase, ended: Ended, wanted: Want
     assert plan.steps == ()
     row = accepted(cluster, plan).instances[web.id]
     assert (row.wanted, row.generation) == (Wanted.STOPPED, web.generation + 1)
+
+
+@pytest.mark.parametrize("autostart", [True, False])
+def test_a_crash_is_not_settled_by_a_look(autostart: bool) -> None:
+    """Its host may be going down, and return."""
+    cluster, held, web = running(autostart=autostart)
+    held.turns(web.id, Phase.CRASHED, Ended.CRASH)
+    assert mended(cluster, held) == ()
 
 
 @pytest.mark.parametrize("wanted", [Wanted.RUNNING, Wanted.PAUSED])
@@ -133,7 +141,7 @@ def test_autostart_returns_after_a_host_boot(wanted: Wanted, told: bool, listed:
     assert accepted(cluster, plan).instances[web.id].wanted is Wanted.RUNNING
 
 
-@pytest.mark.parametrize("phase, ended", [e for e in ENDED if e[1] is not Ended.HOST_BOOT])
+@pytest.mark.parametrize("phase, ended", [e for e in ENDED if e[1] not in (Ended.HOST_BOOT, Ended.CRASH)])
 def test_autostart_does_not_return_from_other_ends(phase: Phase, ended: Ended) -> None:
     cluster, held, web = running(autostart=True)
     held.turns(web.id, phase, ended)

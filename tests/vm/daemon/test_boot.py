@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -113,6 +114,21 @@ def test_after_a_boot_autostarted_ones_return_and_others_show_stopped(fresh: Hou
     house.power("stays", "start")
     house.until("stays", "agent")
     house.remove("returns", "stays", "off")
+    assert_tidy(house)
+
+
+def test_autostarted_ones_return_after_a_shutdown_in_order(fresh: House) -> None:
+    """Init sends its signal to QEMU and to the daemon at once: that is no crash, whoever hears it first."""
+    house = fresh
+    house.start()
+    house.launch("returns", autostart=True)
+    os.kill(house.pid("returns"), signal.SIGTERM)
+    house.seen("returns", "crashed")
+    house.end()
+    _boot(house)
+    house.start()
+    house.until("returns", "agent")
+    house.remove("returns")
     assert_tidy(house)
 
 

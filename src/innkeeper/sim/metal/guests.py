@@ -19,6 +19,9 @@ from innkeeper.sim.metal.load import Counters, load_of
 _LOG_LIMIT = 64 * 1024
 
 
+BOOTED = "the host was restarted"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """What a guest does by itself. `dies_at_start` is what QEMU says as it ends at once, "" if it lives.
@@ -210,5 +213,5 @@ class Machine:
         return Ending(phase=Phase.STOPPED, ended=Ended.ASKED, reason=reason, since=now)
 
     def lose_power(self, now: float) -> Ending:
-        ending = self.kill("the host was restarted", now)
+        ending = self.kill(BOOTED, now)
         return replace(ending, ended=Ended.HOST_BOOT)
