@@ -11,6 +11,7 @@ from pathlib import Path
 from innkeeper.model.host import HostFacts
 
 _GIB = 1024**3
+TIGHT_BYTES = _GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,14 @@ def look(found: Found, pool: Path) -> HostFacts:
         cpu_model="max",
         kernel=platform.release(),
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        problems=found.problems,
+        problems=(*found.problems, *_tight(pool, disk.free)),
     )
+
+
+def _tight(pool: Path, free_bytes: int) -> tuple[str, ...]:
+    if free_bytes >= TIGHT_BYTES:
+        return ()
+    return (f"the pool {pool} has less than 1 GiB free: guests stop when they write; delete instances or make room",)
 
 
 def _memory_mib() -> int:

@@ -25,7 +25,7 @@ from innkeeper.ports.streams import Console, ExecRequest, GuestStatus, Session
 from innkeeper.ports.tasks import steady
 
 KEEP_NETWORKS_S = 60.0
-FACTS_S = 300.0
+FACTS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +110,12 @@ class LocalHost:
             await asyncio.sleep(KEEP_NETWORKS_S)
 
     async def _tell_facts(self) -> None:
+        """When they have changed: whoever makes room is not refused for long."""
+        told: HostFacts | None = None
         while True:
             facts = await asyncio.to_thread(self._body.facts)
-            outbox = self._body.outbox
-            outbox.put(HostState(host=self._host, seq=outbox.seq(), facts=facts))
+            if facts != told:
+                outbox = self._body.outbox
+                outbox.put(HostState(host=self._host, seq=outbox.seq(), facts=facts))
+                told = facts
             await asyncio.sleep(FACTS_S)
