@@ -19,12 +19,24 @@ _REASONS_SHOWN = 10
 
 
 def post(line: Line, path: str, body: object = None) -> Any:
-    """Begin something. Ctrl-C before the daemon has answered still finds, and cancels, what has begun."""
+    return _begun(line, lambda key: line.post(path, body, key))
+
+
+def patch(line: Line, path: str, body: object) -> Any:
+    return _begun(line, lambda key: line.patch(path, body, key))
+
+
+def remove(line: Line, path: str, **query: Any) -> Any:
+    return _begun(line, lambda key: line.delete(path, key, **query))
+
+
+def _begun(line: Line, ask: Callable[[str], Any]) -> Any:
+    """What was asked for. Ctrl-C before the daemon has answered still finds, and cancels, what has begun."""
     key = new_key()
     try:
-        return line.post(path, body, key)
+        return ask(key)
     except KeyboardInterrupt:
-        answer = line.post(path, body, key)  # the same request: it was taken, or is now
+        answer = ask(key)  # the same request: it was taken, or is now
         if isinstance(answer, dict) and "cancel_wanted" in answer:
             return {**_Following(line, [answer]).interrupted([answer])[0], "interrupted": True}
         raise
@@ -81,8 +93,9 @@ def _outcomes(line: Line, operations: Sequence[Operation]) -> tuple[list[Operati
         ended = following.to_the_end()
     except CannotGoOn as lost:
         raise _left(lost, operations) from lost
-    code = 130 if following.cancelled else 1
-    return ended, [_failure(line, o, code) for o in ended if o["state"] != "succeeded"]
+    if not following.cancelled:
+        return ended, [_failure(line, o, 1) for o in ended if o["state"] != "succeeded"]
+    return ended, [_failure(line, o, 130) if o["state"] != "succeeded" else _too_late(o) for o in ended]
 
 
 class _Following:
@@ -153,6 +166,11 @@ def _failure(line: Line, operation: Operation, code: int) -> CannotGoOn:
         reasons += [f"  {c['title']}: {c['error'] or c['state']}" for c in failed[:_REASONS_SHOWN]]
         reasons += [f"  and {len(failed) - _REASONS_SHOWN} more"] if len(failed) > _REASONS_SHOWN else []
     return CannotGoOn("\n     ".join(reasons), operation["hint"], code)
+
+
+def _too_late(operation: Operation) -> CannotGoOn:
+    hint = f"It stands as you had asked for: inn operation show {operation['id']}"
+    return CannotGoOn(f"too late to cancel: {operation['title']} has succeeded", hint, 130)
 
 
 def children(line: Line, operation: Operation) -> list[Operation]:

@@ -9,26 +9,24 @@ from fractions import Fraction
 
 from innkeeper.cli.line import CannotGoOn
 
-_FACTORS = {
+_FACTORS: dict[str, int] = {
     "": 1,
-    "k": 1000,
-    "m": 1000**2,
-    "g": 1000**3,
-    "t": 1000**4,
-    "ki": 1024,
-    "mi": 1024**2,
-    "gi": 1024**3,
-    "ti": 1024**4,
-}
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+} | {f"{letter}{rest}": 1024**power for power, letter in enumerate("kmgt", 1) for rest in ("", "i", "ib")}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MIB, _GIB = 1024**2, 1024**3
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"  # more digits than that are a slip of the hand
 
 
 def size_bytes(text: str, option: str) -> Fraction:
-    """`1GiB`, `512M`, `1.5G`, not rounded. Single letters, `…B` are decimal, `…i`, `…iB` binary, as in IEC 80000-13."""
+    """`1GiB`, `1.5G`, `512MB`, not rounded. Letters alone are binary, as QEMU, Multipass and Proxmox VE read them, and
+    `…i`, `…iB` are; `…B` is decimal, as in IEC 80000-13.
+    """
     found = re.fullmatch(rf"\s*(-?{_NUMBER})\s*([a-zA-Z]{{0,3}})\s*", text)
-    factor = _FACTORS.get(found[2].lower().removesuffix("b")) if found else None
+    factor = _FACTORS.get(found[2].lower()) if found else None
     if found is None or factor is None:
         raise CannotGoOn(f"{option}: {text!r} is no size", "For example: 512MiB, 1GiB, 10GiB", 2)
     return Fraction(found[1]) * factor
@@ -45,11 +43,12 @@ def disk_gib(text: str | None) -> int | None:
 
 
 def _whole(text: str, option: str, unit_bytes: int, unit: str) -> int:
-    """Never rounded: whoever writes 512M instead of 512MiB shall know that it is less."""
+    """Decimal amounts are rounded up: whoever asks for 10GB gets no less. Others are whole, or a slip of the hand."""
     bare = re.fullmatch(rf"-?{_NUMBER}", text)
     amount = Fraction(text) if bare else size_bytes(text, option) / unit_bytes
-    if amount.denominator == 1:
-        return int(amount)
+    decimal = not bare and re.search(r"[kmgt]b\s*$", text.lower()) is not None
+    if amount.denominator == 1 or decimal:
+        return math.ceil(amount)
     reason = f"{option}: {text!r} is {float(amount):.6g} {unit}, and only whole {unit} are given"
     raise CannotGoOn(reason, f"Say {max(1, math.ceil(amount))}{unit}", 2)
 

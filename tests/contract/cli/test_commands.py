@@ -185,6 +185,13 @@ def test_waiting(inn: Inn) -> None:
     ran = inn("wait", "cloudy", "--for", "stopped", "--timeout", "0.1s")
     assert ran.code == 1
     assert "it has not stopped after 0.1 s" in ran.err
+    inn.well("stop", "cloudy", "--force")
+    operation = json.loads(inn.well("operation", "list", "-f", "json"))[0]["id"]
+    for words in (("wait", "cloudy", "--for", "stopped"), ("operation", "wait", operation)):
+        assert inn.well(*words, "--timeout", "6d") == ""
+        ran = inn(*words, "--timeout", "8d")
+        assert ran.code == 1, "never cut silently"
+        assert "604800" in ran.err
 
 
 def test_showing(inn: Inn, daemon: Daemon) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from innkeeper.control.submit import Asking, Decide
+from innkeeper.model.plans import Refusal
+from innkeeper.model.work import Operation
+from tests.contract.api.asking import done
 from tests.contract.cli.running import INN, PATIENCE_S, Inn, started
 from tests.contract.daemon import Daemon, Wanted
 
@@ -50,25 +56,80 @@ def test_ctrl_c_cancels_and_undoes(slow: Daemon) -> None:
     assert not slow.state.pool.staging
 
 
-def test_ctrl_c_before_the_answer_cancels_too(slow: Daemon) -> None:
-    """The daemon holds its answer back; it is asked again under the same key, and what it did is undone."""
-    with started(slow.socket, "launch", "tiny", "web") as process:
-        # As soon as the request is taken; whether the answer was read by then is chance, and must not matter.
-        with slow.client() as api:
-            while not any(o["title"].startswith("launch web") for o in api.get("/v1/operations").json()["items"]):
-                assert process.poll() is None
+class Withheld:
+    """The daemon keeps its next answer back, until the same is asked again: that one is then answered at once.
+
+    With `ended` it is answered once the work has ended, so that there is nothing left to cancel.
+    """
+
+    def __init__(self, daemon: Daemon, *, ended: bool = False) -> None:
+        self.taken, self._again = threading.Event(), asyncio.Event()
+        self.keys: list[str | None] = []
+        self._ended = ended
+        self._daemon = daemon
+        self._submit = daemon.house.submitter.submit
+        object.__setattr__(daemon.house.submitter, "submit", self)
+
+    async def __call__(self, decide: Decide, asking: Asking) -> Operation | Refusal:
+        self.keys.append(asking.key)
+        answer = await self._submit(decide, asking)
+        if len(self.keys) > 1:
+            if self._ended and isinstance(answer, Operation):
+                answer = await self._daemon.store.journal.wait_ended(answer.id, PATIENCE_S) or answer
+            self._again.set()
+        else:
+            self.taken.set()
+            await self._again.wait()
+        return answer
+
+
+def interrupted(daemon: Daemon, withheld: Withheld, *words: str) -> tuple[int, str]:
+    """Ctrl-C while the answer is withheld: the exit code, and what was said."""
+    with started(daemon.socket, *words) as process:
+        assert withheld.taken.wait(PATIENCE_S)
         process.send_signal(signal.SIGINT)
         code = process.wait(PATIENCE_S)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert len(withheld.keys) == 2
+    assert withheld.keys[0] == withheld.keys[1] is not None
+    return code, said
+
+
+def test_ctrl_c_before_the_answer_cancels_too(slow: Daemon) -> None:
+    """It is asked again under the same key, and what it did is undone."""
+    code, said = interrupted(slow, Withheld(slow), "template", "build", "debian-12")
+    assert code == 130
+    assert said.endswith("inn: build template debian-12:2: cancelled\n")
     with slow.client() as api:
-        states = [o["state"] for o in api.get("/v1/operations").json()["items"] if "launch web" in o["title"]]
-        names = [i["name"] for i in api.get("/v1/instances").json()["items"]]
-    assert len(states) == 1
-    assert (code, states, names) in (
-        (130, ["cancelled"], []),
-        (130, ["succeeded"], ["web"]),  # it had ended when Ctrl-C came
-        (0, ["succeeded"], ["web"]),
-        (-signal.SIGINT, ["succeeded"], ["web"]),  # Python was leaving already, and hears no signals any more
-    )
+        found = [o for o in api.get("/v1/operations").json()["items"] if "debian-12:2" in o["title"]]
+        assert [o["state"] for o in found] == ["cancelled"]
+        assert {t["version"] for t in api.get("/v1/templates").json()["items"]} == {1}
+    assert not slow.state.pool.staging
+
+
+@pytest.mark.parametrize(
+    "words, title",
+    [
+        (("rename", "web", "shop"), "rename web to shop"),
+        (("delete", "web", "--force"), "delete web"),
+        (("stop", "web", "--force"), "stop web"),
+        (("template", "delete", "debian-12"), "delete template debian-12:1"),
+    ],
+    ids=["rename", "delete", "stop", "delete-template"],
+)
+def test_ctrl_c_before_the_answer_to_anything_finds_what_it_did(
+    slow: Daemon, words: tuple[str, ...], title: str
+) -> None:
+    """Too late to cancel it, and that is told."""
+    with slow.client() as api:
+        done(api, api.post("/v1/instances", json={"template": "tiny", "name": "web"}))
+        code, said = interrupted(slow, Withheld(slow, ended=True), *words)
+        assert code == 130
+        assert said.startswith(f"\ncancelling: {title} (Ctrl-C again leaves it to itself)\n")
+        assert f"too late to cancel: {title} has succeeded" in said
+        found = [o for o in api.get("/v1/operations").json()["items"] if o["title"] == title]
+        assert [o["state"] for o in found] == ["succeeded"]
 
 
 def test_a_second_ctrl_c_leaves_it_to_itself(slow: Daemon) -> None:

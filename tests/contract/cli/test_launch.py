@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from innkeeper.cli.units import disk_gib, memory_mib
 from innkeeper.sim.metal.guests import Guest
 from tests.contract.cli.running import Inn
 from tests.contract.cli.running import ran as process
@@ -64,3 +65,27 @@ def test_what_is_piped_in(daemon: Daemon, inn: Inn, option: str) -> None:
     assert went.returncode == 0, went
     seed = daemon.state.seeds[json.loads(inn.well("show", name, "-f", "json"))["id"]]
     assert (seed.user_data.decode(), seed.action.ssh_keys) in ((given, ()), ("", (KEY,)))
+
+
+@pytest.mark.parametrize(
+    "text, mib",
+    [
+        ("1G", 1024),
+        ("1g", 1024),
+        ("1GiB", 1024),
+        ("1Gi", 1024),
+        ("1.5G", 1536),
+        ("512", 512),
+        ("1GB", 954),
+        ("1T", 1 << 20),
+    ],
+)
+def test_memory_is_read_as_people_write_it(text: str, mib: int) -> None:
+    assert memory_mib(text) == mib
+
+
+@pytest.mark.parametrize(
+    "text, gib", [("10", 10), ("10G", 10), ("10GiB", 10), ("10GB", 10), ("1T", 1024), ("1TB", 932)]
+)
+def test_disks_are_read_as_people_write_them(text: str, gib: int) -> None:
+    assert disk_gib(text) == gib
