@@ -131,6 +131,6 @@ prepare() {
   [ "$1" = dev ] && packages+=("${packages_dev[@]}")
   install_packages "${packages[@]}"
   # Its members may speak to the daemon.
-  getent group innkeeper >/dev/null || groupadd --system innkeeper || fail "The group innkeeper cannot be made; see above."
+  getent group innkeeper >/dev/null || as_root groupadd --system innkeeper || fail "The group innkeeper cannot be made; see above."
   prepare_environment "$1"
 }

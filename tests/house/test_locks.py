@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.house.repository import complain, read
+from tests.house.repository import complain, files, read
 
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 AGAIN = "Do not edit lock files: change pyproject.toml and run `make lock`."
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
+# By a statement, or by name where that saves a start time.
+_LOADED = r"^\s*(?:import|from) {0}\b|(?:import_module|find_spec)\(\"{0}\b"
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
 
@@ -59,6 +61,18 @@ def test_all_that_is_asked_for_is_locked() -> None:
     run, dev = (set(pins(read(name) or "")) for name in LOCKS)
     complain(asked_for("build") - run, f"Asked for in pyproject.toml, and not in requirements.lock. {AGAIN}")
     complain(asked_for("build", "dev") - dev, f"Asked for in pyproject.toml, and not in requirements-dev.lock. {AGAIN}")
+
+
+def test_what_users_install_is_what_the_program_imports() -> None:
+    """What only tests need is asked for in the group `dev`."""
+    named = {"pyyaml": "yaml", "qemu-qmp": "qemu.qmp"}
+    source = "\n".join(read(name) or "" for name in files() if name.startswith("src/") and name.endswith(".py"))
+    unused = (
+        name
+        for name in asked_for()
+        if not re.search(_LOADED.format(re.escape(named.get(name, name.replace("-", "_")))), source, re.M)
+    )
+    complain(unused, "Nothing in src imports these dependencies: ask for them in another group, or not at all.")
 
 
 def test_tests_run_with_what_users_run() -> None:

@@ -51,6 +51,15 @@ def test_shell_scripts_hold_no_known_mistake() -> None:
         pytest.fail(f"shellcheck found mistakes:\n{done.stdout}{done.stderr}", pytrace=False)
 
 
+def test_what_needs_root_is_done_by_sudo() -> None:
+    """A user who may use sudo, on a machine where everything but the group is there."""
+    pretended = 'id() { echo 1000; }; sudo() { echo sudo "$@"; }; getent() { return 2; }; '
+    prepared = "install_packages() { :; }; prepare_environment() { :; }; "
+    words = f". scripts/prepare.sh; {pretended}{prepared}prepare run"
+    done = subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "sudo groupadd --system innkeeper\n", "")
+
+
 def test_shell_is_known_by_its_first_line() -> None:
     assert all(is_shell(line) for line in ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/sh -e", "#!/usr/bin/bash"))
     assert not any(is_shell(line) for line in ("#!/usr/bin/env python3", "#!/bin/shred", "sh", ""))

@@ -4,6 +4,7 @@ their request's own."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,17 @@ import pytest
 
 from innkeeper.control.launching import LaunchOrder
 from innkeeper.model.cluster import Cluster
+from innkeeper.model.codec import encode
 from innkeeper.model.ids import Draw, OperationId, ProjectId
+from innkeeper.model.instance import FirstBoot
 from innkeeper.model.plans import Plan, Refusal, Verb, Why
 from innkeeper.model.work import Operation, OperationState, Several, Submission
+from innkeeper.plan.delete import delete
+from innkeeper.plan.intake.user_data import check_user_data
 from innkeeper.plan.launch import LaunchWish, launch
 from innkeeper.ports.store import StoreFailed
-from tests.jobs.life import ROOT, Life, Lives, footprint
+from innkeeper.sim.faults import Fault, Faults
+from tests.jobs.life import ROOT, Decide, Life, Lives, footprint
 from tests.jobs.wishes import SEVERAL, WITH_USER_DATA, launching, template
 
 TOGETHER = replace(SEVERAL, all_or_none=True)
@@ -41,7 +47,7 @@ async def _launches(life: Life) -> list[Operation]:
 
 
 @pytest.mark.parametrize("order", [WITH_USER_DATA, SEVERAL, TOGETHER], ids=["one", "several", "together"])
-async def test_each_instance_has_its_secret_and_twins_leave_none(order: LaunchOrder, tmp_path: Path) -> None:
+async def test_all_of_one_request_share_a_secret_and_twins_leave_none(order: LaunchOrder, tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:
         await template(life, lives)
@@ -51,7 +57,7 @@ async def test_each_instance_has_its_secret_and_twins_leave_none(order: LaunchOr
         assert isinstance(first, Operation), first
         assert first.state is OperationState.SUCCEEDED, first
         assert {twin.result() for twin in twins} == {first}
-        assert len(lives.secrets()) == order.count
+        assert len(lives.secrets()) == 1
         footprint(lives, life.cluster)
         assert {seed.user_data for seed in lives.state.seeds.values()} == {order.user_data}
 
@@ -70,6 +76,99 @@ async def test_a_refused_launch_leaves_no_secret(order: LaunchOrder, tmp_path: P
         assert isinstance(again, Operation), "what was refused may be asked again"
         assert again.state is OperationState.SUCCEEDED
         footprint(lives, life.cluster)
+
+
+@pytest.mark.parametrize("order", [WITH_USER_DATA, SEVERAL, TOGETHER], ids=["one", "several", "together"])
+async def test_a_refused_launch_seals_nothing_at_all(order: LaunchOrder, tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await template(life, lives)
+        failing = _failing(StoreFailed("no room on the disk"), 100, life.store.secrets.seal)
+        object.__setattr__(life.store.secrets, "seal", failing)
+        greedy = replace(order, wish=replace(order.wish, memory_mib=1 << 20))
+        answer = await life.launch(greedy, "k")
+        assert isinstance(answer, Refusal)
+        assert answer.why is Why.NO_ROOM, answer
+        with pytest.raises(StoreFailed):
+            await life.launch(order, "k")
+
+
+@pytest.mark.parametrize("order", [SEVERAL, TOGETHER], ids=["several", "together"])
+async def test_a_shared_secret_outlives_those_that_fail_and_goes_with_the_last(
+    order: LaunchOrder, tmp_path: Path
+) -> None:
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await template(life, lives)
+    seen = set()
+    for number in range(1, 15):
+        async with lives.living(faults=Faults(orders={number: Fault.REFUSE})) as life:
+            ended = await life.launch(order)
+            assert isinstance(ended, Operation)
+            await life.settled()
+            seen.add(len(life.cluster.instances))
+        async with lives.living() as life:
+            await life.mend()
+            for name in [row.name for row in life.cluster.instances.values()]:
+                assert len(lives.secrets()) == 1
+                await life.wish(_deleting(name))
+            assert lives.secrets() == set()
+    assert seen == ({2, 3} if order is SEVERAL else {0, 3})
+
+
+def _deleting(name: str) -> Decide:
+    def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
+        found = next(row for row in cluster.instances.values() if row.name == name)
+        return delete(cluster, found, force=True)
+
+    return decide
+
+
+async def test_others_are_served_while_user_data_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that began goes on only once the loop has turned meanwhile."""
+    lives, began, turned = Lives(tmp_path), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(data: bytes) -> str | None:
+        loop.call_soon_threadsafe(began.set)
+        assert turned.wait(20), "the loop stood still"
+        return check_user_data(data)
+
+    async def others() -> None:
+        for _ in range(2):
+            await began.wait()
+            began.clear()
+            turned.set()
+
+    monkeypatch.setattr("innkeeper.control.launching.check_user_data", slow)
+    async with lives.living() as life:
+        await template(life, lives)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(others())
+            rehearsed = await life.launching.rehearse(ROOT, life.project, WITH_USER_DATA, 0.0)
+            turned.clear()
+            launched = await life.launch(WITH_USER_DATA)
+            await task
+    assert not isinstance(rehearsed, Refusal)
+    assert isinstance(launched, Operation)
+    assert launched.state is OperationState.SUCCEEDED
+
+
+async def test_more_keys_than_fit_into_an_order_are_refused(tmp_path: Path) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHg6kUb8AIbcUmsuXuIdUEnxsK83HpE9EDJSHJj9dPMf"
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await template(life, lives)
+        for keys, says in (([key] * 101, "101 SSH keys"), ([f"{key} {'ß' * 6000}"], "characters together")):
+            order = LaunchOrder(wish=LaunchWish(template="tiny", first_boot=FirstBoot(ssh_keys=tuple(keys))))
+            refusal = await life.launch(order)
+            assert isinstance(refusal, Refusal)
+            assert says in refusal.reason
+        most = tuple(f"{key} {'ß' * 30}" for _ in range(100))
+        wish = LaunchWish(template="tiny", first_boot=FirstBoot(ssh_keys=most))
+        assert isinstance(await life.launch(LaunchOrder(wish=wish)), Operation)
+        (seed,) = lives.state.seeds.values()
+        assert len(encode(seed.action)) < 60 << 10, "an order stays below 64 KiB"
 
 
 async def test_a_known_key_is_answered_before_anything_is_sealed(tmp_path: Path) -> None:
@@ -215,7 +314,7 @@ async def test_several_are_planned_again_as_a_whole_when_one_is_stale(tmp_path: 
         assert [child.title for child in children] == [f"launch web-{n} from tiny:1" for n in (1, 3)]
         await life.settled()
         assert len(life.cluster.instances) == 3
-        assert len(lives.secrets()) == 2
+        assert len(lives.secrets()) == 1
         footprint(lives, life.cluster)
 
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innkeeper.plan.intake.ssh_key import check_ssh_key
+from innkeeper.plan.intake.ssh_key import check_ssh_key, too_many
 
 
 def public(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
@@ -118,3 +118,15 @@ def test_a_flipped_bit_in_the_frame_is_found(at: int, bit: int) -> None:
     frame = [n for n in range(len(raw)) if n < len(raw) - 32]
     raw[frame[at % len(frame)]] ^= 1 << bit
     assert check_ssh_key("ssh-ed25519 " + base64.b64encode(raw).decode()) is not None
+
+
+def test_many_keys_fit_into_an_order_and_more_are_too_many() -> None:
+    assert too_many([]) is None
+    assert too_many([ED25519] * 100) is None
+    assert too_many([ED25519] * 101) == "101 SSH keys were given, and an instance takes 100"
+    long = f"{ED25519} {'ß' * 1000}"
+    for keys in ([long] * 6, [f"{ED25519} {'x' * 16_000}"] * 3, ["x" * (1 << 20)]):
+        said = too_many(keys)
+        assert said is not None
+        assert "characters together" in said
+    assert too_many([long] * 5) is None

@@ -69,6 +69,11 @@ BAD = (
     (b"#cloud-config\na: " + b"[" * 200_000, "levels"),
     (b"#cloud-config\na: &a 1\nb: [" + b"*a, " * 2000 + b"]\n", "aliases"),
     (b"#!/bin/sh\n" + b"#" * SIZE_BYTES_MAX, "more than"),
+    # A mebibyte that is let through by its size, and takes seconds, minutes and for ever to load.
+    (b"#cloud-config\na: [" + b"1," * (SIZE_BYTES_MAX // 2 - 20) + b"1]\n", "more than 50000 values"),
+    (b"#cloud-config\na: 1" + b":1" * (SIZE_BYTES_MAX // 2 - 20) + b"\n", "a number of 1048537 characters"),
+    (b"#cloud-config\na: !!int '1" + b":1" * 1000 + b"'\n", "a number of 2001 characters"),
+    (b"#cloud-config\nk: &k {%s<<: [*k, *k, *k]}\n" % b"".join(b"k%d: 1, " % n for n in range(9000)), "within what"),
 )
 
 
@@ -92,6 +97,22 @@ def test_merges_cannot_multiply() -> None:
     problem = check_user_data("\n".join(lines).encode())
     assert problem is not None
     assert "aliases" in problem
+
+
+def test_aliases_count_as_what_they_stand_for() -> None:
+    """Each line is three times the one before, in few aliases: thirty of them would be 3^10 times the first."""
+    first = ", ".join(f"k{n}: 1" for n in range(1000))
+    lines = ["#cloud-config", f"k0: &k0 {{{first}}}"]
+    lines += [f"k{n}: &k{n} {{<<: [*k{n - 1}, *k{n - 1}, *k{n - 1}]}}" for n in range(1, 10)]
+    assert check_user_data("\n".join(lines[:3]).encode()) is None
+    problem = check_user_data("\n".join(lines).encode())
+    assert problem is not None
+    assert "more than 50000 values" in problem
+
+
+def test_text_that_looks_like_a_long_number_is_text() -> None:
+    quoted = b"#cloud-config\na: '1%s'\nb: |\n  1%s\n" % (b":1" * 2000, b":1" * 2000)
+    assert check_user_data(quoted) is None
 
 
 def test_a_problem_never_repeats_a_secret() -> None:

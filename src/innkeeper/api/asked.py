@@ -20,6 +20,8 @@ from innkeeper.ports.clock import Clock
 
 T = TypeVar("T")
 _JSON = "application/json"
+# How long one request may wait: who waits for more than a week asks again.
+WAIT_MOST_S = 7 * 86_400
 
 OfProject = Annotated[str, Query(description="name of the project", max_length=200)]
 Key = Annotated[

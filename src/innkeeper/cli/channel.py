@@ -83,10 +83,10 @@ async def tell(socket: ClientConnection, words: dict[str, object]) -> None:
 
 
 def until_answering(line: Line, name: str, say: Callable[[str], object]) -> None:
-    """A machine that is still booting is waited for; whether it will answer at all, the daemon knows."""
+    """One that may still be booting is waited for; whether it will answer at all, the daemon knows best."""
     one = line.get(at("instances", name))
     if one["status"] in ("starting", "launching") or (one["status"] == "running" and not one["agent"]):
-        say(f"{one['name']} is still booting; waiting until it answers …\n")
+        say(f"{one['name']} does not answer yet; waiting until it does …\n")
         line.get(at("instances", name, "wait"), **{"for": "agent", "timeout_s": 300})
 
 

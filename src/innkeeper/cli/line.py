@@ -136,11 +136,11 @@ class Line:
         headers = {"idempotency-key": key or new_key()}
         return self._value("POST", self.target(path), body, headers)
 
-    def patch(self, path: str, body: object) -> Any:
-        return self._value("PATCH", self.target(path), body)
+    def patch(self, path: str, body: object, key: str | None = None) -> Any:
+        return self._value("PATCH", self.target(path), body, {"idempotency-key": key or new_key()})
 
-    def delete(self, path: str, **query: Any) -> Any:
-        return self._value("DELETE", self.target(path, **query))
+    def delete(self, path: str, key: str | None = None, **query: Any) -> Any:
+        return self._value("DELETE", self.target(path, **query), None, {"idempotency-key": key or new_key()})
 
     def target(self, path: str, **query: Any) -> str:
         """Path and query as they go over the wire, for streams too. Of a list each is said."""

@@ -98,6 +98,11 @@ class Submitter:
         """The parent of one operation for each decision that is no refusal; all of them are accepted, or none is."""
         return await self._answered(_Wish(decides=decides, asking=asking, title=title))
 
+    async def foreseen(self, decides: Sequence[Decide], asking: Asking) -> Operation | Refusal | None:
+        """The answer, should nothing come of it now; None when some of it can be planned. Nothing is kept."""
+        _, refused = await self._plan([_Wish(decides=decides, asking=asking)])
+        return await self.earlier(asking) or refused[0][1] if refused else None
+
     async def _answered(self, wish: _Wish) -> Operation | Refusal:
         self._waiting.put_nowait(wish)
         answer = await wish.answer

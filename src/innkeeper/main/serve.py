@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -89,7 +90,7 @@ async def _serve(place: Place, port: int | None, *, accept_database: bool) -> No
         )
         sockets = [unix_socket(place.socket)]
         if port is not None:
-            sockets.append(socket.create_server(("127.0.0.1", port)))
+            sockets.append(_loopback(port))
         await stack.enter_async_context(serving(house.app, sockets))
         log.info("serving %s at %s", place.data, place.socket)
         death = await _until(enough, store)
@@ -112,6 +113,20 @@ async def _until(enough: asyncio.Event, store: Store) -> StoreFailed | None:
         await enough.wait()
         living.cancel()
     return None if living.cancelled() else living.result()
+
+
+def _loopback(port: int) -> socket.socket:
+    """
+    Raises:
+        CannotServe: the port is another's.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        todo = f"choose another with --listen, or end that program; ss -ltnp 'sport = :{port}' names it"
+        raise CannotServe(f"port {port} of 127.0.0.1 is in use by another program: {todo}") from error
 
 
 def _token(place: Place) -> str:

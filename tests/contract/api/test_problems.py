@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from innkeeper.sim.metal.guests import Due
 from tests.contract.api.asking import Json, done, launch, problem
-from tests.contract.daemon import Daemon
+from tests.contract.daemon import Daemon, Wanted
 
 LAUNCH = "/v1/instances"
 PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
@@ -262,6 +266,27 @@ def test_a_wait_that_is_over_says_how_far_it_is(api: httpx.Client) -> None:
     body = problem(api.get("/v1/instances/patient/wait?for=stopped&timeout_s=0.05"), 503)
     assert "it has not stopped after 0.05 s" in body["detail"]
     assert "running" in body["hint"]
+
+
+def test_an_agent_that_the_template_does_not_bring_is_not_waited_for(tmp_path: Path) -> None:
+    """Unless user-data may be about to install it; and one that answers is used, whoever installed it."""
+    with Daemon(Wanted(folder=tmp_path)) as daemon, daemon.client() as api:
+        debian = daemon.state.recipes["debian-12"]
+        daemon.state.recipes["debian-12"] = replace(debian, image=replace(debian.image, agent=False))
+        done(api, api.post("/v1/templates/build", json={"recipe": "debian-12"}))
+        user_data = {"user_data": "#cloud-config\npackages: [qemu-guest-agent]\n"}
+        for name, more in (("mute", {}), ("soon", user_data)):
+            done(api, api.post(LAUNCH, json={"template": "debian-12", "name": name, **more}))
+        for until in ("agent", "ip"):
+            body = problem(api.get(f"/v1/instances/mute/wait?for={until}&timeout_s=20"), 409)
+            assert "no agent answers in mute, and its template debian-12:2 is not known to bring one" in body["detail"]
+            assert "inn console mute" in body["hint"]
+        problem(api.get("/v1/instances/soon/wait?for=agent&timeout_s=0.05"), 503)
+        machine = next(m for m in daemon.state.machines.values() if m.action.name == "mute")
+        daemon.do(lambda: daemon.state.expect(machine, [(daemon.state.clock.monotonic(), Due.ANSWERS)]))
+        while not api.get("/v1/instances/mute").json()["agent"]:
+            time.sleep(0.02)
+        assert api.get("/v1/instances/mute/wait?for=agent&timeout_s=20").json()["agent"]
 
 
 def test_what_a_guest_cannot_come_to_is_refused_at_once(api: httpx.Client) -> None:

@@ -64,6 +64,29 @@ async def test_a_secret_goes_with_a_launch_that_was_undone(tmp_path: Path) -> No
         assert await _left(store) == {TWOS}
 
 
+async def test_a_shared_secret_goes_with_the_last_that_needs_it(tmp_path: Path) -> None:
+    """Whichever way they go: undone, or deleted in this life or the next."""
+    shared = [replace(ONE, number=n) for n in (1, 2, 3)]
+    async with furnished(tmp_path) as store:
+        await store.secrets.seal({ONES: b"one"})
+        for machine in shared:
+            await accepted(store, launch(machine), f"op-{machine.number}")
+        first, *others = await store.works.take(3)
+        await undo(store, first)
+        assert await _left(store) == {ONES}
+        for work in others:
+            await finish(store, work)
+        await accepted(store, delete(shared[1].row()), "op-4")
+        await finish(store, (await store.works.take(1))[0])
+        assert await _left(store) == {ONES}
+    async with opened(tmp_path) as store:
+        assert store.mended == ()
+        await accepted(store, delete(shared[2].row()), "op-5")
+        assert await _left(store) == {ONES}, "it may yet be undone"
+        await finish(store, (await store.works.take(1))[0])
+        assert await _left(store) == set()
+
+
 async def test_a_secret_stays_through_every_other_change(tmp_path: Path) -> None:
     async with furnished(tmp_path) as store:
         await _two(store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,10 +28,10 @@ for name in {questions}:
 """
 
 
-def _refusal(house: House, **env: str) -> str:
+def _refusal(house: House, *options: str, **env: str) -> str:
     """What a daemon says that does not serve."""
     before = house.log.stat().st_size if house.log.exists() else 0
-    daemon = house.begin(**env)
+    daemon = house.begin(*options, **env)
     assert daemon.wait(START_S) not in (0, None)
     said = house.log.read_text(errors="replace")[before:]
     assert "Traceback" not in said, said
@@ -79,6 +80,18 @@ def test_a_second_daemon_on_a_data_directory_does_not_serve(house: House) -> Non
     assert house.said_in("mine", "echo", "here") == "here"
     house.remove("mine")
     assert_tidy(house)
+
+
+def test_a_port_of_another_program_is_told_and_what_to_do(fresh: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as others:
+        port = others.getsockname()[1]
+        said = _refusal(fresh, "--listen", str(port))
+        assert f"port {port} of 127.0.0.1 is in use by another program" in said
+        assert "choose another with --listen" in said
+        assert f"ss -ltnp 'sport = :{port}'" in said
+        assert "Address already in use" not in said
+    fresh.begin("--listen", str(port))
+    fresh.until_it_answers()
 
 
 # Everything is loaded first: another user may not be able to read our interpreter's files.

@@ -27,6 +27,24 @@ write_files:
 - path: /etc/inn-test
   content: "größer\\n"
   permissions: "0640"
+bootcmd:
+- |
+  set -e
+  mkdir -p /srv/inn/greeting/DEBIAN /srv/inn/greeting/usr/bin
+  cd /srv/inn
+  printf '%s\\n' 'Package: greeting' 'Version: 1.0' 'Architecture: all' 'Maintainer: Inn <inn@example.org>' \\
+    'Description: says hello' > greeting/DEBIAN/control
+  printf '%s\\n' '#!/bin/sh' 'echo hello' > greeting/usr/bin/greeting
+  chmod 755 greeting/usr/bin/greeting
+  dpkg-deb --build --root-owner-group greeting greeting.deb
+  # The words of dpkg-scanpackages, which no small Debian has.
+  { cat greeting/DEBIAN/control; echo "Filename: ./greeting.deb"; echo "Size: $(stat -c %s greeting.deb)"
+    echo "SHA256: $(sha256sum greeting.deb | cut -d' ' -f1)"; } > Packages
+  rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
+  echo "deb [trusted=yes] file:/srv/inn ./" > /etc/apt/sources.list.d/inn.list
+apt: {preserve_sources_list: true}
+package_update: true
+packages: [greeting]
 runcmd:
 - [sh, -c, "echo ran > /root/ran"]
 """
@@ -100,6 +118,8 @@ def _as_wished(house: House) -> None:
         ("cat", "/etc/inn-test"): "größer",
         ("stat", "-c", "%a", "/etc/inn-test"): "640",
         ("cat", "/root/ran"): "ran",
+        ("greeting",): "hello",  # of a package, from a mirror in the guest: there may be no other to be reached
+        ("dpkg-query", "--show", "--showformat=${db:Status-Status}", "greeting"): "installed",
         ("hostname",): "web",
         ("nproc",): "2",
         ("cloud-init", "status"): "status: done",

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from innkeeper.api import schemas
 from innkeeper.api.answers import plainly
-from innkeeper.api.asked import Asked, granted
+from innkeeper.api.asked import WAIT_MOST_S, Asked, granted
 from innkeeper.api.shown import guest_out, instance_out
 from innkeeper.control.lines import Lines
 from innkeeper.control.monitor import Monitor
@@ -16,7 +16,7 @@ from innkeeper.model.ids import ProjectId
 from innkeeper.ports.store import Pictures
 
 For = Annotated[Until, Query(alias="for")]
-Timeout = Annotated[float, Query(ge=0, le=3600, allow_inf_nan=False, description="seconds")]
+Timeout = Annotated[float, Query(ge=0, le=WAIT_MOST_S, allow_inf_nan=False, description="seconds")]
 
 
 def routes(asked: Asked, pictures: Pictures, monitor: Monitor, lines: Lines, waiting: Waiting) -> APIRouter:

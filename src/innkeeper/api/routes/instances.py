@@ -84,7 +84,7 @@ def _launching(router: APIRouter, asked: Asked, pictures: Pictures, launching: L
         if not body.dry_run:
             return accepted(await launching.launch(who, order, asking))
         cluster = pictures.cluster()
-        plans = granted(launching.rehearse(who, asking.project, order, asking.at))
+        plans = granted(await launching.rehearse(who, asking.project, order, asking.at))
         return plainly(schemas.Plans(items=[plan_out(p, cluster, monitor) for p in plans]))
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from innkeeper.api import schemas
 from innkeeper.api.answers import ACCEPTED, SHOWN, accepted, plainly, shown
-from innkeeper.api.asked import Asked, granted
+from innkeeper.api.asked import WAIT_MOST_S, Asked, granted
 from innkeeper.api.pages import MOST
 from innkeeper.api.shown import operation_out, steps_out
 from innkeeper.control.operations import Operations
@@ -20,7 +20,7 @@ from innkeeper.ports.store import Pictures
 Cursor = Annotated[int | None, Query(ge=0, le=1 << 62, description="`next` of the page before")]
 Parent = Annotated[str | None, Query(description="id of an operation")]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
-Timeout = Annotated[float, Query(ge=0, le=3600, allow_inf_nan=False, description="seconds")]
+Timeout = Annotated[float, Query(ge=0, le=WAIT_MOST_S, allow_inf_nan=False, description="seconds")]
 
 
 class _WithProgress:

@@ -57,7 +57,7 @@ def wait(
     where: Here = HERE,
 ) -> None:
     """One after the other; the time is for each."""
-    timeout_s = min(seconds(timeout, "--timeout"), 3600)
+    timeout_s = seconds(timeout, "--timeout")
     for name in named(names):
         until(where.line, name, for_, timeout_s)
 

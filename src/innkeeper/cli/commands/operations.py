@@ -72,7 +72,7 @@ def wait(
     if timeout is None:
         follow(line, line.get(at("operations", operation)))
         return
-    timeout_s = min(seconds(timeout, "--timeout"), 3600)
+    timeout_s = seconds(timeout, "--timeout")
     with going_on(f"waiting for operation {operation}"):
         now = line.get(at("operations", operation, "wait"), timeout_s=timeout_s)
     if now["state"] not in lists.ENDED:

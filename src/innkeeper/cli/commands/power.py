@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from innkeeper.cli.follow import each, follow, post
+from innkeeper.cli.follow import each, follow, patch, post, remove
 from innkeeper.cli.grammar.words import HERE, Here, Instance, InstanceNames, named
 from innkeeper.cli.line import Line, at
 from innkeeper.cli.units import seconds
@@ -44,7 +44,7 @@ def resume(*names: InstanceNames, where: Here = HERE) -> None:
 
 def delete(*names: InstanceNames, force: Force = False, where: Here = HERE) -> None:
     line = where.line
-    each(named(names), lambda name: line.delete(at("instances", name), force=str(force).lower()), line)
+    each(named(names), lambda name: remove(line, at("instances", name), force=str(force).lower()), line)
 
 
 def rename(
@@ -55,7 +55,7 @@ def rename(
     where: Here = HERE,
 ) -> None:
     line = where.line
-    follow(line, line.patch(at("instances", name), {"name": new_name}))
+    follow(line, patch(line, at("instances", name), {"name": new_name}))
 
 
 def _all(deed: str, names: Sequence[str], line: Line, body: dict[str, Any] | None = None) -> None:

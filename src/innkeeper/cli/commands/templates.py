@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from innkeeper.cli.commands import lists
-from innkeeper.cli.follow import each, follow, post
+from innkeeper.cli.follow import each, follow, post, remove
 from innkeeper.cli.grammar.words import HERE, Format, Here, Instance, Template
 from innkeeper.cli.line import CannotGoOn, Line, at
 from innkeeper.cli.output import show_one
@@ -74,7 +74,7 @@ def delete(*names: Template, where: Here = HERE) -> None:
     if not names:
         raise CannotGoOn("no template was named", "See: inn template list", 2)
     line = where.line
-    each(names, lambda name: line.delete(at("templates", name)), line)
+    each(names, lambda name: remove(line, at("templates", name)), line)
 
 
 def _made(line: Line, operation: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Whether a text is one public SSH key that a guest's sshd will accept."""
+"""Whether a text is one public SSH key that a guest's sshd will accept, and whether several are not too many."""
 
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Sequence
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -19,7 +21,21 @@ _TYPES = {
 }
 _RSA_BITS_MIN = 1024  # sshd's own limit
 _LENGTH_MAX = 16 * 1024
+_MANY = 100
+_TOTAL_MAX = 32 << 10  # as they are written into orders, which stay below 64 KiB
 _PRIVATE = ("PRIVATE KEY", "PuTTY-User-Key-File")
+
+
+def too_many(keys: Sequence[str]) -> str | None:
+    """None if they are few enough for one instance; else what is too much."""
+    if len(keys) > _MANY:
+        return f"{len(keys)} SSH keys were given, and an instance takes {_MANY}"
+    # What is long already is not written out to be measured.
+    length = sum(map(len, keys))
+    length = length if length > _TOTAL_MAX else len(json.dumps(list(keys)))
+    if length > _TOTAL_MAX:
+        return f"the SSH keys have {length} characters together, and an instance takes {_TOTAL_MAX}"
+    return None
 
 
 def check_ssh_key(text: str) -> str | None:

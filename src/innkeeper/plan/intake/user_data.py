@@ -4,15 +4,17 @@ User-data is passed on byte for byte; this only finds what would silently do not
 ignores with a line in a log inside the guest, and YAML that it cannot load. What a #cloud-config says is not judged:
 that is the schema of the guest's cloud-init, whose version we do not know.
 
-YAML from strangers can be a bomb: nesting that exhausts the stack, merges (`<<`) that multiply with each line. So its
-events are walked and bounded first, which needs neither recursion nor expansion, and only then are values built.
+YAML from strangers can be a bomb: nesting that exhausts the stack, merges (`<<`) that multiply with each line, half a
+million values in a mebibyte, a number whose digits take minutes. So its events are walked and bounded first, which
+needs neither recursion nor expansion and ends with the first excess, and only then are values built. What is let
+through may still take half a second: callers that serve others check in a thread.
 
 Messages never repeat what user-data says: it may hold secrets. YAML's own words name tags and single characters only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import yaml
@@ -20,10 +22,17 @@ import yaml
 SIZE_BYTES_MAX = 1 << 20
 _DEPTH_MAX = 100
 _ALIASES_MAX = 1000
-_ALIASES_WITH_MERGES_MAX = 30  # 30 aliases in merges make at most 3^10 entries
+_ALIASES_WITH_MERGES_MAX = 30
+# Mappings, lists and single values, each alias counted as all that it stands for: so much may merges make. Real ones
+# have hundreds.
+_PARTS_MAX = 50_000
+_NUMBER_MAX = 1000  # characters; 1:30:00 is a number to the base of 60, whose value takes the square of its length
 
 # cloud-init loads with PyYAML's own scanner, which is stricter than libyaml in a few corners, and twelve times slower.
 _EXACT_MAX = 32 << 10  # characters
+_EXACT_PARTS_MAX = 5000
+
+_NUMERIC = "0123456789:_+-. \t\r\n"
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
@@ -77,8 +86,9 @@ def _check_yaml(data: bytes, wanted: type[yaml.Event], words: str) -> str | None
     except UnicodeDecodeError as error:
         return f"user-data is not UTF-8 text: byte {error.start + 1} cannot be read"
     try:
-        problem = _check_events(text, wanted, words)
-        if problem is None and isinstance(_load(text), set):
+        counts = _Counts()
+        problem = _check_events(text, counts, wanted, words)
+        if problem is None and isinstance(_load(text, counts.extent.parts), set):
             problem = f"user-data must be {words}, not a set (!!set)"
     except yaml.MarkedYAMLError as error:
         return f"user-data is not valid YAML: {_place(error.problem_mark)}{error.problem or error.context}"
@@ -90,13 +100,50 @@ def _check_yaml(data: bytes, wanted: type[yaml.Event], words: str) -> str | None
 
 
 @dataclass(slots=True)
+class _Extent:
+    """How much there is, each alias counted as all that it stands for.
+
+    `loops` are aliases within what they stand for. `opened` has the anchor of each collection that has not ended, and
+    the parts before it; `standing_for` the parts that an alias of an anchor stands for, 0 while that is open.
+    """
+
+    parts: int = 0
+    loops: int = 0
+    opened: list[tuple[str | None, int]] = field(default_factory=list)
+    standing_for: dict[str, int] = field(default_factory=dict)
+
+    def add_value(self, anchor: str | None) -> None:
+        self.parts += 1
+        self._stand(anchor, 1)
+
+    def add_alias(self, anchor: str | None) -> None:
+        parts = self.standing_for.get(anchor or "", 1)
+        self.loops += not parts
+        self.parts += parts or 1
+
+    def begin(self, anchor: str | None) -> None:
+        self.opened.append((anchor, self.parts))
+        self._stand(anchor, 0)
+        self.parts += 1
+
+    def end(self) -> None:
+        anchor, before = self.opened.pop()
+        self._stand(anchor, self.parts - before)
+
+    def _stand(self, anchor: str | None, parts: int) -> None:
+        if anchor is not None:
+            self.standing_for[anchor] = parts
+
+
+@dataclass(slots=True)
 class _Counts:
     """Of what makes YAML dangerous, so far."""
 
-    depth: int = 0
     documents: int = 0
     aliases: int = 0
     merges: int = 0
+    number_length: int = 0
+    extent: _Extent = field(default_factory=_Extent)
 
     def add(self, event: yaml.Event) -> None:
         match event:
@@ -104,31 +151,44 @@ class _Counts:
                 self.documents += 1
             case yaml.AliasEvent():
                 self.aliases += 1
-            case yaml.ScalarEvent(value="<<"):
-                self.merges += 1
+                self.extent.add_alias(event.anchor)
+            case yaml.ScalarEvent():
+                self._add_scalar(event)
             case yaml.CollectionStartEvent():
-                self.depth += 1
+                self.extent.begin(event.anchor)
             case yaml.CollectionEndEvent():
-                self.depth -= 1
+                self.extent.end()
             case _:
                 pass
 
+    def _add_scalar(self, event: yaml.ScalarEvent) -> None:
+        self.extent.add_value(event.anchor)
+        self.merges += event.value == "<<"
+        # A quoted one without a tag is text, whatever it looks like.
+        if not event.implicit[1] and ":" in event.value and not event.value.strip(_NUMERIC):
+            self.number_length = max(self.number_length, len(event.value))
+
     def excess(self) -> str | None:
-        if self.depth > _DEPTH_MAX:
+        if len(self.extent.opened) > _DEPTH_MAX:
             return f"more than {_DEPTH_MAX} levels within each other"
         if self.aliases > (_ALIASES_WITH_MERGES_MAX if self.merges else _ALIASES_MAX):
             return f"{self.aliases} aliases (*name), more than anybody needs"
+        if self.merges and self.extent.loops:
+            return "an alias (*name) within what it stands for, beside merges (<<)"
+        if self.number_length > _NUMBER_MAX:
+            return f"a number of {self.number_length} characters: put it in quotes if it is text"
+        if self.extent.parts > _PARTS_MAX:
+            return f"more than {_PARTS_MAX} values (aliases count in full): let the guest fetch the rest by #include"
         return None
 
 
-def _load(text: str) -> object:
-    if len(text) <= _EXACT_MAX:
+def _load(text: str, parts: int) -> object:
+    if len(text) <= _EXACT_MAX and parts <= _EXACT_PARTS_MAX:
         return yaml.safe_load(text)
     return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
-def _check_events(text: str, wanted: type[yaml.Event], words: str) -> str | None:
-    counts = _Counts()
+def _check_events(text: str, counts: _Counts, wanted: type[yaml.Event], words: str) -> str | None:
     root: yaml.Event | None = None
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         counts.add(event)

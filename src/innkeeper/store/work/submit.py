@@ -17,7 +17,7 @@ from innkeeper.model.work import Operation, OperationState, Several, Stale, Subm
 from innkeeper.plan.size import capacity
 from innkeeper.store.database.rows import sealed
 from innkeeper.store.work import family
-from innkeeper.store.work.referred import forget, secret_of
+from innkeeper.store.work.referred import forget, orphans
 from innkeeper.store.work.standing import Draft
 
 
@@ -114,19 +114,20 @@ def release(draft: Draft, operation: OperationId) -> None:
 
 def apply(draft: Draft, changes: Iterable[Change], after: Cluster) -> None:
     """Rows put and dropped, which leads to the picture `after`, and announced."""
-    before, reports = draft.cluster, draft.standing.reports
+    before, reports, dropped = draft.cluster, draft.standing.reports, list[Noun]()
     for change in changes:
         ref = _ref(change)
         draft.touched.add(ref)
         if isinstance(change, Put):
             draft.say("object", "created" if before.get(ref) is None else "changed", ref=ref)
-        elif before.get(ref) is not None:
+        elif (noun := before.get(ref)) is not None:
+            dropped.append(noun)
             draft.say("object", "dropped", ref=ref)
             reports = reports.delete(ref) if ref in reports else reports
             if ref.kind is Kind.INSTANCE:
                 draft.machines.add(InstanceId(ref.id))
-            if (secret := secret_of(before.get(ref))) is not None:
-                draft.others.append(partial(forget, secrets=(secret,)))
+    if secrets := orphans(dropped, after):
+        draft.others.append(partial(forget, secrets=secrets))
     draft.change(cluster=after, reports=reports)
 
 
