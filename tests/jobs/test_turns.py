@@ -53,6 +53,21 @@ async def test_a_long_step_is_cancelled_in_the_middle(tmp_path: Path) -> None:
 
 
 async def test_cancelling_takes_effect_at_the_next_step(tmp_path: Path) -> None:
+    """Here the first: nobody takes it before it is cancelled, nor in that life."""
+    lives = Lives(tmp_path)
+    async with lives.living() as life:
+        await running(life, lives)
+        before = footprint(lives, life.cluster)
+    async with lives.living(at_once=0) as life:
+        operation = await _begun(life, launching("db"))
+        await life.store.works.cancel(operation.id)
+    async with lives.living() as life:
+        ended = await _ended(life, operation)
+        assert (ended.state, ended.error) == (OperationState.CANCELLED, "cancelled")
+        assert footprint(lives, life.cluster) == before
+
+
+async def test_a_guest_that_is_asked_to_leave_is_cancelled_in_the_middle(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
     async with lives.living() as life:
         await running(life, lives)
