@@ -11,7 +11,6 @@ from pathlib import Path
 from innkeeper.model.host import HostFacts
 
 _GIB = 1024**3
-TIGHT_BYTES = _GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +44,12 @@ def look(found: Found, pool: Path) -> HostFacts:
 
 
 def _tight(pool: Path, free_bytes: int) -> tuple[str, ...]:
-    if free_bytes >= TIGHT_BYTES:
+    if free_bytes >= _GIB:
         return ()
-    return (f"the pool {pool} has less than 1 GiB free: guests stop when they write; delete instances or make room",)
+    return (
+        f"the pool {pool} has less than 1 GiB free, and guests that write are paused once it is full: "
+        "delete instances or templates that nobody needs, or give it more room",
+    )
 
 
 def _memory_mib() -> int:

@@ -11,6 +11,7 @@ from innkeeper.cli.line import CannotGoOn
 
 _FACTORS: dict[str, int] = {
     "": 1,
+    "b": 1,
     "kb": 1000,
     "mb": 1000**2,
     "gb": 1000**3,
@@ -46,7 +47,7 @@ def _whole(text: str, option: str, unit_bytes: int, unit: str) -> int:
     """Decimal amounts are rounded up: whoever asks for 10GB gets no less. Others are whole, or a slip of the hand."""
     bare = re.fullmatch(rf"-?{_NUMBER}", text)
     amount = Fraction(text) if bare else size_bytes(text, option) / unit_bytes
-    decimal = not bare and re.search(r"[kmgt]b\s*$", text.lower()) is not None
+    decimal = re.search(r"[kmgt]b\s*$", text.lower())
     if amount.denominator == 1 or decimal:
         return math.ceil(amount)
     reason = f"{option}: {text!r} is {float(amount):.6g} {unit}, and only whole {unit} are given"

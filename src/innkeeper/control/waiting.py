@@ -16,10 +16,8 @@ from innkeeper.model.instance import Instance
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Refusal, Why
 from innkeeper.plan.names import find_instance
-from innkeeper.plan.power import returns
+from innkeeper.plan.power import DOWN, returns
 from innkeeper.ports.store import Journal, Pictures
-
-_DOWN = (Phase.STOPPED, Phase.CRASHED)
 
 
 class Until(StrEnum):
@@ -90,7 +88,7 @@ def _look(cluster: Cluster, instance: InstanceId, until: Until) -> Instance | Re
         if until is Until.DELETED:
             return None
         return Refusal(why=Why.NOT_FOUND, reason=f"{instance} was deleted meanwhile")
-    up, busy = seen is not None and seen.phase not in _DOWN, row.ref in cluster.claims
+    up, busy = seen is not None and seen.phase not in DOWN, row.ref in cluster.claims
     if until is Until.DELETED:
         return _NotYet()
     if until is Until.STOPPED:

@@ -18,10 +18,10 @@ from innkeeper.control.submit import Asking, Submitter
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.host import Principal, Role
 from innkeeper.model.ids import Draw, HostId, InstanceId, OperationId, ProjectId
-from innkeeper.model.instance import Wanted
 from innkeeper.model.observed import Ended, MachineState, Sample, State, StepProgress
 from innkeeper.model.plans import Plan, Refusal, Why
 from innkeeper.plan.delete import ending, remove
+from innkeeper.plan.power import WANTED_UP
 from innkeeper.plan.repair import repair, settle
 from innkeeper.ports.clock import Clock
 from innkeeper.ports.host import HostAway, HostPort
@@ -35,7 +35,6 @@ OURSELVES = Principal(name="innkeeper", role=Role.ADMINISTRATOR)
 _PROGRESS_KEPT = 256
 # A host that goes down ends QEMUs by signals, and us within seconds. Only a crash that we outlive by this long is one.
 PAST_DOUBT_S = 15.0
-_UP = (Wanted.RUNNING, Wanted.PAUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class Watch:
 
         def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
             row, seen = cluster.instances.get(instance), cluster.machines.get(instance)
-            if row is None or seen is None or row.ref in cluster.claims or row.wanted not in _UP:
+            if row is None or seen is None or row.ref in cluster.claims or row.wanted not in WANTED_UP:
                 return _NOTHING
             return settle(row) if seen.ended in (Ended.GUEST, Ended.CRASH) else _NOTHING
 
@@ -150,7 +149,7 @@ class Watch:
             crashed = {instance: crashed.get(instance, moment) for instance in down}
             doubtful = {instance for instance, since in crashed.items() if moment - since < PAST_DOUBT_S}
             for instance in crashed.keys() - doubtful:
-                if cluster.instances[instance].wanted in _UP:
+                if cluster.instances[instance].wanted in WANTED_UP:
                     await self._settle(instance, project)
             for leaving in ending(cluster, self._clock.now(), doubtful):
                 await self._ask(_deleting(leaving.id), project)

@@ -22,6 +22,7 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.codec import NotReadable, decode
 from innkeeper.model.ids import HostId
 from innkeeper.model.network import NetworkWanted
+from innkeeper.ports.folders import sync_folder
 from innkeeper.ports.launcher import Users
 
 # Read once, here: which installation a daemon serves when it is not told.
@@ -163,11 +164,7 @@ class Place:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
-            folder = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.data)
         found = path.read_text().strip()
         if re.fullmatch("h-[0-9a-f]{12}", found) is None:
             raise CannotServe(

@@ -22,6 +22,7 @@ from innkeeper.plan.steps import cards, converge, make, seed_action, start_actio
 # How long a guest may take to shut down before it is ended. Incus waits 30 s, systemd itself gives services 90 s.
 GRACE_S = 60.0
 DOWN = (Phase.STOPPED, Phase.CRASHED)
+WANTED_UP = (Wanted.RUNNING, Wanted.PAUSED)
 
 
 def is_up(cluster: Cluster, instance: Instance) -> bool:
@@ -32,8 +33,7 @@ def is_up(cluster: Cluster, instance: Instance) -> bool:
 
 def returns(instance: Instance, seen: MachineState) -> bool:
     """Whether it is down only because its host was started anew, and will be started by us."""
-    up_before = instance.wanted in (Wanted.RUNNING, Wanted.PAUSED)
-    return up_before and instance.autostart and seen.phase in DOWN and seen.ended is Ended.HOST_BOOT
+    return instance.wanted in WANTED_UP and instance.autostart and seen.phase in DOWN and seen.ended is Ended.HOST_BOOT
 
 
 def start(cluster: Cluster, instance: Instance) -> Plan | Refusal:

@@ -1,4 +1,4 @@
-"""Folders, as drivers keep what must survive a loss of power in them."""
+"""Folders that hold what must survive a loss of power."""
 
 from __future__ import annotations
 

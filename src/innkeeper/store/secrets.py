@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
 from innkeeper.model.ids import SecretRef
+from innkeeper.ports.folders import sync_folder
 from innkeeper.ports.store import StoreFailed
 from innkeeper.store.database import schema
 from innkeeper.store.database.rows import Row
@@ -113,9 +114,5 @@ def _make(path: Path) -> bytes:
     finally:
         os.close(descriptor)
     half.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return key

@@ -77,6 +77,7 @@ def test_what_is_piped_in(daemon: Daemon, inn: Inn, option: str) -> None:
         ("1.5G", 1536),
         ("512", 512),
         ("1GB", 954),
+        ("1073741824B", 1024),
         ("1T", 1 << 20),
     ],
 )

@@ -95,6 +95,13 @@ def _until_room_is_known(house: House) -> None:
         time.sleep(0.2)
 
 
+def _until_it_is_a_problem(house: House) -> None:
+    until = time.monotonic() + 60
+    while not any("less than 1 GiB free" in words for words in house.get("/hosts")["items"][0]["problems"]):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
 def _refusal(house: House) -> str:
     """Of a launch: at once, or by its operation."""
     try:
@@ -143,6 +150,7 @@ def test_a_guest_waits_for_room_and_goes_on(narrow: tuple[House, Room]) -> None:
         if room.folder != house.place.data:
             # Where the database has no room either, nothing can be written down, and so nothing is shown, until it has.
             assert "no space left" in house.seen("writes", "no-space")["reason"]
+            _until_it_is_a_problem(house)
             refused = house.ended(house.post("/instances/writes/resume"))
             assert "still full" in refused["error"]
             house.seen("writes", "no-space")
