@@ -28,10 +28,11 @@ from innkeeper.model.ids import (
     Ref,
     SecretId,
     SecretRef,
+    SnapshotId,
     TemplateId,
     VolumeId,
 )
-from innkeeper.model.instance import FirstBoot, Instance, Size, Volume, Wanted
+from innkeeper.model.instance import FirstBoot, Instance, Size, Snapshot, Taken, Volume, Wanted
 from innkeeper.model.network import Network, NetworkWanted, Nic, Port
 from innkeeper.model.observed import (
     Ended,
@@ -41,6 +42,7 @@ from innkeeper.model.observed import (
     Phase,
     Report,
     Sample,
+    SnapshotState,
     StepProgress,
     TemplateState,
 )
@@ -65,13 +67,14 @@ PROJECT, OPERATION, SECRET = (
     OperationId("op-5ca1ab1e0123"),
     SecretRef(SecretId("s-0ddba11")),
 )
+SNAPSHOT, BELOW = SnapshotId("snap-facade15dead"), VolumeId("vol-decade0ff1ce")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI you@there"
 SIZE = Size(vcpus=2, memory_mib=1024, disk_gib=10)
 LABELS = {"team": "käse", "a": ""}
 DEVICES: tuple[Device, ...] = (
     Channels(slot=1, names=("org.qemu.guest_agent.0",)),
     RandomSource(slot=2),
-    Disk(slot=3, volume=VOLUME),
+    Disk(slot=3, volume=VOLUME, serial=BELOW),
     SeedDisk(slot=4),
     NetworkCard(slot=5, nic=NIC, network=NETWORK, mac="52:54:00:12:34:56"),
     RootPort(slot=16, chassis=1),
@@ -122,24 +125,34 @@ PORT = Port(
     nic=NIC, instance=INSTANCE, hostname="web", mac="52:54:00:12:34:56", addresses=("10.1.2.3", "fd00::3"), uid_slot=7
 )
 
+CHAIN = a.Chain(volume=VOLUME, below=(BELOW,))
 ACTIONS: dict[str, a.Action] = {
     "start-machine": a.StartMachine(
-        instance=INSTANCE, name="web", template=TEMPLATE, hardware=HARDWARE, kernel_args="quiet", uid_slot=7
+        instance=INSTANCE,
+        name="web",
+        template=TEMPLATE,
+        hardware=HARDWARE,
+        kernel_args="quiet",
+        uid_slot=7,
+        chains=(CHAIN,),
     ),
     "stop-machine": a.StopMachine(instance=INSTANCE, grace_s=60.5),
     "pause-machine": a.PauseMachine(instance=INSTANCE),
     "resume-machine": a.ResumeMachine(instance=INSTANCE),
     "forget-machine": a.ForgetMachine(instance=INSTANCE),
-    "create-disk": a.CreateDisk(volume=VOLUME, template=TEMPLATE, size_gib=10, uid_slot=7),
+    "create-disk": a.CreateDisk(volume=VOLUME, template=TEMPLATE, size_gib=10, uid_slot=7, over=BELOW),
     "delete-disk": a.DeleteDisk(volume=VOLUME),
     "write-seed": a.WriteSeed(
         instance=INSTANCE, hostname="web", domain="inn", ssh_keys=(KEY,), user_data=SECRET, cards=(CARD,)
     ),
+    "take-snapshot": a.TakeSnapshot(instance=INSTANCE, snapshot=SNAPSHOT, volumes=(BELOW,), chains=(CHAIN,)),
     "converge-network": a.ConvergeNetwork(network=NETWORK),
     "apply-network": a.ApplyNetwork(wanted=NetworkWanted(network=NET, generation=9, ports=(PORT,)), absent=True),
     "build-template": a.BuildTemplate(template=TEMPLATE, recipe="debian-12"),
     "import-template": a.ImportTemplate(template=TEMPLATE, path="/srv/a.qcow2", format="qcow2", firmware=Firmware.BIOS),
-    "publish-template": a.PublishTemplate(template=TEMPLATE, instance=INSTANCE, volume=VOLUME, parent=TEMPLATE),
+    "publish-template": a.PublishTemplate(
+        template=TEMPLATE, instance=INSTANCE, volume=VOLUME, parent=TEMPLATE, below=(BELOW,)
+    ),
     "delete-template": a.DeleteTemplate(template=TEMPLATE),
 }
 NOUNS: dict[str, Noun] = {
@@ -188,6 +201,21 @@ NOUNS: dict[str, Noun] = {
         size_gib=10,
         generation=2,
         labels=LABELS,
+        over=BELOW,
+    ),
+    "snapshot": Snapshot(
+        id=SNAPSHOT,
+        project=PROJECT,
+        instance=INSTANCE,
+        name="before-upgrade",
+        host=HOST,
+        template=TEMPLATE,
+        size=SIZE,
+        volumes=(BELOW,),
+        created_at=1.7e9,
+        taken=Taken(stored_bytes=1 << 20, consistent=True),
+        generation=2,
+        labels=LABELS,
     ),
     "nic": Nic(
         id=NIC,
@@ -219,6 +247,9 @@ MACHINE = MachineState(
 REPORTS: dict[str, Report] = {
     "machine-state": MACHINE,
     "template-state": TemplateState(template=TEMPLATE, host=HOST, seq=3, image=IMAGE),
+    "snapshot-state": SnapshotState(
+        snapshot=SNAPSHOT, host=HOST, seq=3, taken=Taken(stored_bytes=1 << 20, consistent=True)
+    ),
     "host-state": HostState(host=HOST, seq=4, facts=FACTS),
     "step-progress": StepProgress(operation=OPERATION, step=1, fraction=0.25, words="unpacking packages"),
     "sample": Sample(
@@ -233,7 +264,7 @@ REPORTS: dict[str, Report] = {
     ),
 }
 OUTCOMES: dict[str, Outcome] = {
-    "done": Done(states=(MACHINE, REPORTS["template-state"], REPORTS["host-state"])),  # type: ignore[arg-type]
+    "done": Done(states=(MACHINE, REPORTS["template-state"], REPORTS["snapshot-state"], REPORTS["host-state"])),  # type: ignore[arg-type]
     "accepted": Accepted(),
     "refused": Refused(reason="the pool is full", hint="Free some space", stale=True),
 }

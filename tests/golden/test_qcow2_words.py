@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from innkeeper.drivers.qcow2 import render
 from innkeeper.drivers.qcow2.render import GIB, Bounds, Tools
-from innkeeper.model.ids import TemplateId
+from innkeeper.model.ids import TemplateId, VolumeId
 from tests.golden.compare import same_as_golden
 
 BOUNDS = Bounds(uid=700001, cpu_s=180, file_bytes=11 * GIB)
@@ -32,8 +32,18 @@ def test_import_of_a_raw_disk() -> None:
 
 
 def test_flattening_by_descriptors() -> None:
-    argv = render.confined(Tools(), BOUNDS, render.convert(Tools(), render.layered(7, 8)))
+    argv = render.confined(Tools(), BOUNDS, render.convert(Tools(), render.layered((7, 8))))
     same_as_golden("qcow2/flatten.txt", "\n".join(argv) + "\n")
+
+
+def test_flattening_a_chain() -> None:
+    argv = render.confined(Tools(), BOUNDS, render.convert(Tools(), render.layered((7, 9, 8))))
+    same_as_golden("qcow2/flatten-chain.txt", "\n".join(argv) + "\n")
+
+
+def test_an_overlay_over_a_frozen_volume() -> None:
+    made = render.overlay(10 * GIB, render.volume_name(VolumeId("vol-3f09c2d41b7a")))
+    same_as_golden("qcow2/overlay-over-volume.txt", dump(made.extents[0].data))
 
 
 def test_checking_without_being_root() -> None:

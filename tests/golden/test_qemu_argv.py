@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from innkeeper.drivers.qemu.blocks.nodes import DiskFacts, Layer
 from innkeeper.drivers.qemu.render import (
     Accelerator,
     CardFacts,
     DirectBoot,
-    DiskFacts,
-    Layer,
     RunFacts,
     UefiBoot,
     render_argv,
@@ -33,6 +32,7 @@ from tests.golden.compare import same_as_golden
 
 ROOT = VolumeId("vol-3f09c2d41b7a")
 DATA = VolumeId("vol-0123456789ab")
+BELOW = "t-3f09c2d41b7a.2"
 NIC = NicId("nic-3f09c2d41b7a")
 
 SMALL = Hardware(
@@ -59,7 +59,9 @@ FACTS = RunFacts(
     qmp=3,
     console=4,
     channels={AGENT_CHANNEL: 5, GUEST_CHANNEL: 6},
-    disks={ROOT: DiskFacts(top=Layer(fd=7, format="qcow2"), below=(Layer(fd=8, format="qcow2"),), direct=True)},
+    disks={
+        ROOT: DiskFacts(top=Layer(fd=7, format="qcow2"), below=(Layer(fd=8, format="qcow2", name=BELOW),), direct=True)
+    },
     cards={NIC: CardFacts(tap=9)},
     seed=Layer(fd=10, format="raw"),
     boot=DirectBoot(kernel="/proc/self/fd/11", initrd="/proc/self/fd/12", arguments="root=/dev/vda1 console=ttyS0"),
@@ -95,7 +97,7 @@ def test_bios_under_kvm_with_two_disks() -> None:
 
 
 def test_uefi_over_a_raw_template() -> None:
-    disks = {ROOT: DiskFacts(top=Layer(fd=7, format="qcow2"), below=(Layer(fd=8, format="raw"),))}
+    disks = {ROOT: DiskFacts(top=Layer(fd=7, format="qcow2"), below=(Layer(fd=8, format="raw", name=BELOW),))}
     facts = replace(FACTS, boot=UefiBoot(code=11, variables=12), disks=disks)
     same_as_golden("qemu/uefi-raw-below.txt", words(replace(SMALL, firmware=Firmware.UEFI), facts))
 
@@ -104,6 +106,18 @@ def test_slots_do_not_move_when_a_device_in_between_is_missing() -> None:
     without_seed = replace(SMALL, devices=tuple(d for d in SMALL.devices if not isinstance(d, SeedDisk)))
     kept = set(words(SMALL, FACTS).splitlines())
     assert set(words(without_seed, replace(FACTS, seed=None)).splitlines()) < kept
+
+
+def test_a_restored_disk_keeps_its_place_and_serial_over_a_chain() -> None:
+    hardware = replace(SMALL, devices=(Disk(slot=2, volume=VolumeId("vol-00000000000c"), serial=ROOT),))
+    below = (
+        Layer(fd=8, format="qcow2", name="vol-00000000000b"),
+        Layer(fd=13, format="qcow2", name=ROOT),
+        Layer(fd=14, format="qcow2", name=BELOW),
+    )
+    chain = DiskFacts(top=Layer(fd=7, format="qcow2"), below=below)
+    facts = replace(FACTS, disks={VolumeId("vol-00000000000c"): chain})
+    same_as_golden("qemu/chain.txt", words(hardware, facts))
 
 
 def test_only_the_first_disk_is_booted_from() -> None:

@@ -25,7 +25,7 @@ from innkeeper.control.submit import Asking, Submitter
 from innkeeper.jobs.engine import Engine, Patience
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.host import Principal, Role
-from innkeeper.model.ids import Draw, HostId, ProjectId
+from innkeeper.model.ids import Draw, HostId, ProjectId, VolumeId
 from innkeeper.model.observed import Inventory, Phase
 from innkeeper.model.plans import Plan, Refusal
 from innkeeper.model.work import Operation
@@ -192,6 +192,12 @@ def footprint(lives: Lives, cluster: Cluster) -> dict[str, object]:
     up = {i for i, m in cluster.machines.items() if m.phase not in (Phase.UNKNOWN, Phase.STOPPED, Phase.CRASHED)}
     assert set(state.machines) == up
     assert set(state.pool.disks) == set(cluster.volumes)
+    assert {v: disk.made.over for v, disk in state.pool.disks.items()} == {
+        v.id: v.over for v in cluster.volumes.values()
+    }
+    for instance, machine in state.machines.items():
+        # What a guest writes goes where its rows say, or it would be lost with the next start.
+        assert machine.action.hardware.disks() == cluster.instances[instance].hardware.disks()
     assert set(state.seeds) == set(cluster.instances)
     assert set(state.pool.templates) == set(cluster.templates)
     assert not state.pool.staging
@@ -200,7 +206,21 @@ def footprint(lives: Lives, cluster: Cluster) -> dict[str, object]:
     assert lives.secrets() == {i.first_boot.user_data.id for i in cluster.instances.values() if i.first_boot.user_data}
     return {
         "instances": {i.name: (i.wanted, i.size, i.id in up) for i in cluster.instances.values()},
-        "volumes": sorted(v.name for v in cluster.volumes.values()),
+        "volumes": sorted("frozen" if v.name == v.id else v.name for v in cluster.volumes.values()),
+        "snapshots": sorted(
+            (cluster.instances[s.instance].name, s.name, s.taken is not None) for s in cluster.snapshots.values()
+        ),
+        "notes": {i.name: _note(lives, i.hardware.disks()[0].volume) for i in cluster.instances.values()},
         "nics": sorted(n.name for n in cluster.nics.values()),
         "templates": {t.full_name: t.image is not None for t in cluster.templates.values()},
     }
+
+
+def _note(lives: Lives, volume: VolumeId) -> bytes | None:
+    """What a guest reads, or would read if it were started."""
+    disks = lives.state.pool.disks
+    disk = disks[volume]
+    while not disk.begun and disk.made.over is not None:
+        disk = disks[disk.made.over]
+    found = disk.files.get("/root/note")
+    return None if found is None else found.data

@@ -20,8 +20,9 @@ from innkeeper.model.instance import FirstBoot
 from innkeeper.model.plans import Plan, Refusal, Verb, Why
 from innkeeper.model.work import Operation, OperationState, Several, Submission
 from innkeeper.plan.delete import delete
+from innkeeper.plan.intake.origin import LaunchWish
 from innkeeper.plan.intake.user_data import check_user_data
-from innkeeper.plan.launch import LaunchWish, launch
+from innkeeper.plan.launch import launch
 from innkeeper.ports.store import StoreFailed
 from innkeeper.sim.faults import Fault, Faults
 from tests.jobs.life import ROOT, Decide, Life, Lives, footprint

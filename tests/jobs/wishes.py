@@ -12,15 +12,18 @@ from innkeeper.control.launching import LaunchOrder
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import Draw, ProjectId
-from innkeeper.model.instance import Instance
+from innkeeper.model.instance import Instance, Snapshot
 from innkeeper.model.plans import Plan, Refusal
 from innkeeper.model.work import Operation
 from innkeeper.plan import delete as deleting
 from innkeeper.plan import power
 from innkeeper.plan import template as templates
-from innkeeper.plan.launch import LaunchWish, launch, launch_together
-from innkeeper.plan.names import find_instance, find_template
+from innkeeper.plan.disks import snapshot as snapshots
+from innkeeper.plan.intake.origin import LaunchWish
+from innkeeper.plan.launch import launch, launch_together
+from innkeeper.plan.names import find_instance, find_snapshot, find_template
 from innkeeper.plan.setup import default_project
+from innkeeper.sim.commands import write_file
 from innkeeper.sim.metal.pool import ImageFile
 from tests.jobs.life import Decide, Life, Lives
 
@@ -90,6 +93,49 @@ async def paused(life: Life, lives: Lives) -> None:
     assert not isinstance(await life.wish(to_web(power.pause)), Refusal)
 
 
+def web_and_first(decide: Callable[[Cluster, Instance, Snapshot, Draw], Plan | Refusal]) -> Decide:
+    def on_picture(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+        instance = find_instance(c, project(c), "web")
+        assert isinstance(instance, Instance)
+        snapshot = find_snapshot(c, instance, "first")
+        return snapshot if isinstance(snapshot, Refusal) else decide(c, instance, snapshot, d)
+
+    return on_picture
+
+
+def snapping(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    instance = find_instance(c, project(c), "web")
+    return instance if isinstance(instance, Refusal) else snapshots.take(c, instance, "second", d, n)
+
+
+def copying(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    return launch(c, project(c), LaunchWish(template="", snapshot="web/first", name="copy"), d, n)
+
+
+def note(lives: Lives, name: str, words: str) -> None:
+    """Into a file of the guest."""
+    said = write_file(lives.state, lives.state.running(name), "/root/note", words.encode())
+    assert said.code == 0, said
+
+
+async def noted(life: Life, lives: Lives) -> None:
+    await running(life, lives)
+    note(lives, "web", "before")
+
+
+async def snapped(life: Life, lives: Lives) -> None:
+    """With a snapshot, and other words since."""
+    await noted(life, lives)
+    take = to_web(lambda c, i: snapshots.take(c, i, "first", Draw(b"take"), 0.0))
+    assert not isinstance(await life.wish(take), Refusal)
+    note(lives, "web", "after")
+
+
+async def snapped_and_off(life: Life, lives: Lives) -> None:
+    await snapped(life, lives)
+    assert not isinstance(await life.wish(to_web(lambda c, i: power.stop(c, i, force=True))), Refusal)
+
+
 async def nothing(life: Life, lives: Lives) -> None:
     return
 
@@ -133,6 +179,26 @@ WISHES = (
     Wish(name="pause", before=running, decide=to_web(power.pause)),
     Wish(name="resume", before=paused, decide=to_web(power.resume)),
     Wish(name="rename", before=running, decide=to_web(lambda c, i: power.rename(c, i, "shop"))),
+    Wish(name="snapshot", before=noted, decide=snapping),
+    Wish(name="snapshot-again", before=snapped, decide=snapping),
+    Wish(name="snapshot-off", before=snapped_and_off, decide=snapping),
+    Wish(
+        name="restore",
+        before=snapped_and_off,
+        decide=web_and_first(lambda c, i, s, d: snapshots.restore(c, i, s, d, restart=False)),
+    ),
+    Wish(
+        name="rewind",
+        before=snapped,
+        decide=web_and_first(lambda c, i, s, d: snapshots.restore(c, i, s, d, restart=True)),
+    ),
+    Wish(name="copy", before=snapped, decide=copying),
+    Wish(
+        name="delete-snapshot",
+        before=snapped,
+        decide=web_and_first(lambda c, i, s, d: snapshots.delete_snapshot(c, s)),
+    ),
+    Wish(name="delete-snapshotted", before=snapped, decide=to_web(lambda c, i: deleting.delete(c, i, force=True))),
     Wish(name="delete", before=stopped, decide=to_web(lambda c, i: deleting.delete(c, i, force=False))),
     Wish(name="delete-force", before=running, decide=to_web(lambda c, i: deleting.delete(c, i, force=True))),
 )

@@ -15,7 +15,8 @@ from innkeeper.model.network import Network
 from innkeeper.model.observed import Ended, MachineState, Phase
 from innkeeper.model.plans import Noun, Plan, Put, Refusal
 from innkeeper.model.template import Image, Origin, Template
-from innkeeper.plan.launch import LaunchWish, launch
+from innkeeper.plan.intake.origin import LaunchWish
+from innkeeper.plan.launch import launch
 
 GIB = 1024**3
 NOW = 1_700_000_000.0

@@ -19,10 +19,11 @@ from innkeeper.model.ids import (
     OperationId,
     ProjectId,
     Ref,
+    SnapshotId,
     TemplateId,
     VolumeId,
 )
-from innkeeper.model.instance import Instance, Size, Volume, Wanted
+from innkeeper.model.instance import Instance, Size, Snapshot, Volume, Wanted
 from innkeeper.model.network import Network, Nic
 from innkeeper.model.observed import HostState, MachineState, Phase, TemplateState
 from innkeeper.model.plans import Change, Drop, Noun, Put
@@ -60,7 +61,7 @@ def _instance(id: int, name: int, host: int, slot: int, vcpus: int, wanted: Want
     )
 
 
-def _volume(id: int, name: int, instance: int | None) -> Volume:
+def _volume(id: int, name: int, instance: int | None, over: int | None) -> Volume:
     return Volume(
         id=VolumeId(f"vol-{id}"),
         project=PROJECT,
@@ -69,6 +70,21 @@ def _volume(id: int, name: int, instance: int | None) -> Volume:
         instance=None if instance is None else InstanceId(f"i-{instance}"),
         template=None,
         size_gib=1,
+        over=None if over is None else VolumeId(f"vol-{over}"),
+    )
+
+
+def _snapshot(id: int, name: int, instance: int, volumes: frozenset[int]) -> Snapshot:
+    return Snapshot(
+        id=SnapshotId(f"snap-{id}"),
+        project=PROJECT,
+        instance=InstanceId(f"i-{instance}"),
+        name=f"s{name}",
+        host=HostId("h-1"),
+        template=TemplateId("t-1"),
+        size=Size(vcpus=1, memory_mib=1, disk_gib=1),
+        volumes=tuple(VolumeId(f"vol-{v}") for v in sorted(volumes)),
+        created_at=1.0,
     )
 
 
@@ -104,7 +120,8 @@ def _network(id: int, name: int) -> Network:
 
 NOUNS: st.SearchStrategy[Noun] = st.one_of(
     st.builds(_instance, FEW, FEW, FEW, FEW, FEW, st.sampled_from(Wanted)),
-    st.builds(_volume, FEW, FEW, st.none() | FEW),
+    st.builds(_volume, FEW, FEW, st.none() | FEW, st.none() | FEW),
+    st.builds(_snapshot, FEW, FEW, FEW, st.frozensets(FEW)),
     st.builds(_nic, FEW, FEW, FEW, FEW, st.frozensets(FEW)),
     st.builds(_template, FEW, FEW, FEW),
     st.builds(_network, FEW, FEW),
@@ -123,6 +140,7 @@ def _rows(cluster: Cluster) -> list[Noun]:
         cluster.instances,
         cluster.volumes,
         cluster.nics,
+        cluster.snapshots,
     )
     return [noun for table in tables for noun in table.values()]
 
@@ -134,6 +152,8 @@ def _held(noun: Noun) -> set[object]:
         held.add((noun.host, noun.uid_slot))
     if isinstance(noun, Nic):
         held |= {noun.mac, *((noun.network, address) for address in noun.addresses)}
+    if isinstance(noun, Snapshot):
+        held |= {("kept", volume) for volume in noun.volumes}
     return held
 
 

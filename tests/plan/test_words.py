@@ -9,6 +9,7 @@ from innkeeper.model.actions import (
     ApplyNetwork,
     BuildTemplate,
     ConvergeNetwork,
+    CreateDisk,
     DeleteDisk,
     DeleteTemplate,
     ForgetMachine,
@@ -17,12 +18,24 @@ from innkeeper.model.actions import (
     PublishTemplate,
     ResumeMachine,
     StopMachine,
+    TakeSnapshot,
 )
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Firmware
-from innkeeper.model.ids import InstanceId, Kind, OperationId, Ref, TemplateId, VolumeId
+from innkeeper.model.ids import InstanceId, Kind, OperationId, Ref, SnapshotId, TemplateId, VolumeId
+from innkeeper.model.instance import Taken
 from innkeeper.model.network import NetworkWanted
-from innkeeper.model.observed import Ended, HostState, MachineState, Phase, Report, Sample, StepProgress, TemplateState
+from innkeeper.model.observed import (
+    Ended,
+    HostState,
+    MachineState,
+    Phase,
+    Report,
+    Sample,
+    SnapshotState,
+    StepProgress,
+    TemplateState,
+)
 from innkeeper.model.plans import Drop, NoUndo, Plan, Put, Step, Verb
 from innkeeper.model.work import Order
 from innkeeper.plan.words import Names, report_words, step_words, undo_words, words
@@ -35,8 +48,16 @@ from innkeeper.sim.transcript import Transcript
 from tests.simulation.cast import HOST, NETWORK, Cast, network, order, small_state
 
 CAST = Cast(1)
-WEB, ROOT, NEW = InstanceId("i-1"), VolumeId("vol-1"), TemplateId("t-new")
-NAMES = {"i-1": "web", "vol-1": "web/root", "t-tiny": "tiny:1", "t-new": "mine:2", "net-1": "default", "h1": "berlin"}
+WEB, ROOT, NEW, SNAP = InstanceId("i-1"), VolumeId("vol-1"), TemplateId("t-new"), SnapshotId("snap-1")
+NAMES = {
+    "i-1": "web",
+    "vol-1": "web/root",
+    "t-tiny": "tiny:1",
+    "t-new": "mine:2",
+    "net-1": "default",
+    "h1": "berlin",
+    "snap-1": "before",
+}
 
 ACTIONS: list[tuple[Action, str]] = [
     (CAST.start_action(), "start m1"),
@@ -46,7 +67,12 @@ ACTIONS: list[tuple[Action, str]] = [
     (ResumeMachine(instance=WEB), "resume web"),
     (ForgetMachine(instance=WEB), "forget web"),
     (CAST.disk(10).action, "create disk web/root of 10 GiB from tiny:1"),
+    (
+        CreateDisk(volume=ROOT, template=TemplateId("t-tiny"), size_gib=1, uid_slot=1, over=VolumeId("vol-9")),
+        "create disk web/root of 1 GiB over vol-9",
+    ),
     (DeleteDisk(volume=ROOT), "delete disk web/root"),
+    (TakeSnapshot(instance=WEB, snapshot=SNAP, volumes=(ROOT,), chains=()), "take snapshot before of web"),
     (CAST.seed().action, "write seed of web"),
     (ConvergeNetwork(network=NETWORK.id), "converge network default"),
     (network(1, CAST).action, "converge network default to 1 port"),
@@ -108,6 +134,10 @@ def _machine(phase: Phase, ended: Ended = Ended.NO, reason: str = "") -> Machine
     return MachineState(instance=WEB, host=HOST, seq=1, phase=phase, since=0, ended=ended, reason=reason)
 
 
+def _taken(*, consistent: bool) -> SnapshotState:
+    return SnapshotState(snapshot=SNAP, host=HOST, seq=1, taken=Taken(stored_bytes=0, consistent=consistent))
+
+
 REPORTS: list[tuple[Report, str]] = [
     (_machine(Phase.UNKNOWN), "web has not been seen"),
     (_machine(Phase.STARTING), "web is starting"),
@@ -119,6 +149,8 @@ REPORTS: list[tuple[Report, str]] = [
     (_machine(Phase.STOPPED, Ended.GUEST, "whatever"), "web shut itself down"),
     (_machine(Phase.CRASHED, Ended.CRASH, "signal 9"), "web crashed: signal 9"),
     (TemplateState(template=NEW, host=HOST, seq=1, image=tiny_image()), "template mine:2 is ready"),
+    (_taken(consistent=True), "snapshot before is taken"),
+    (_taken(consistent=False), "snapshot before is taken, as after a loss of power"),
     (HostState(host=HOST, seq=1, facts=sim_facts(4, 8192, 20)), "has 4 vCPUs, 8192 MiB, 0 of 20 GiB free"),
     (StepProgress(operation=OperationId("op-1"), step=0, fraction=0.25, words="unpacking"), "unpacking (25%)"),
     (

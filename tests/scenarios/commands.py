@@ -12,11 +12,12 @@ from typing import Any
 from innkeeper.control.launching import LaunchOrder
 from innkeeper.control.waiting import Until
 from innkeeper.model.actions import CreateDisk
-from innkeeper.model.ids import VolumeId
+from innkeeper.model.ids import InstanceId, Kind, VolumeId
 from innkeeper.model.observed import Ended
 from innkeeper.model.plans import Refusal
 from innkeeper.model.work import Operation
-from innkeeper.plan.launch import LaunchWish
+from innkeeper.plan.intake.origin import LaunchWish
+from innkeeper.sim.commands import disk_of, write_file
 from innkeeper.sim.machines import panic
 from innkeeper.sim.metal.guests import Guest
 from innkeeper.sim.metal.pool import GIB
@@ -40,7 +41,31 @@ def launch(w: World, template: str, name: str, *options: str) -> Awaitable[Answe
     """Options as `--ephemeral` and `--ttl=1h`."""
     given = (option.removeprefix("--").partition("=") for option in options)
     more: dict[str, Any] = {"ttl_s" if k == "ttl" else k: seconds(v) if v else True for k, _, v in given}
-    return w.life.launching.launch(YOU, LaunchOrder(wish=LaunchWish(template=template, name=name, **more)), w.asking())
+    snapshot = template if "/" in template else None
+    wish = LaunchWish(template="" if snapshot else template, snapshot=snapshot, name=name, **more)
+    return w.life.launching.launch(YOU, LaunchOrder(wish=wish), w.asking())
+
+
+def note(w: World, name: str, *words: str) -> None:
+    """Words are written into a file of the guest, in place of those of before."""
+    said = write_file(w.state, w.state.running(name), "/root/note", " ".join(words).encode())
+    assert said.code == 0, said
+
+
+def read(w: World, name: str) -> None:
+    disk = disk_of(w.state, w.state.running(name))
+    found = None if disk is None else disk.files.get("/root/note")
+    w.line(f"{name} reads: {found.data.decode() if found else 'nothing'}")
+
+
+def snapshots(w: World, name: str) -> None:
+    """An instance's snapshots and what lies on the host."""
+    instance = w.cluster.instances[InstanceId(w.cluster.named(Kind.INSTANCE, w.asking().project, name) or "")]
+    for s in w.cluster.snapshots_by_age(instance.id):
+        how = "unfinished" if s.taken is None else "consistent" if s.taken.consistent else "as after a loss of power"
+        w.line(f"{s.name}: {how}")
+    depth = len(w.cluster.below(instance.hardware.disks()[0].volume))
+    w.line(f"{name} stands over {depth}, the pool has {len(w.state.pool.disks)} disks")
 
 
 async def cancel(w: World, *title: str) -> Answer:
@@ -110,11 +135,18 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "resume": lambda w, name: w.life.instances.resume(YOU, name, w.asking()),
     "rename": lambda w, name, new: w.life.instances.rename(YOU, name, new, w.asking()),
     "delete": lambda w, name, *force: w.life.instances.delete(YOU, name, w.asking(), force=bool(force)),
+    "snapshot": lambda w, name, word: w.life.snapshots.take(YOU, name, word, w.asking()),
+    "restore": lambda w, name, word: w.life.snapshots.restore(YOU, name, word, w.asking(), restart=False),
+    "rewind": lambda w, name, word: w.life.snapshots.restore(YOU, name, word, w.asking(), restart=True),
+    "delete snapshot": lambda w, name, word: w.life.snapshots.delete(YOU, name, word, w.asking()),
     "cancel": cancel,
     "build": lambda w, recipe: w.life.templates.build(YOU, recipe, w.asking()),
     "publish": lambda w, name, template: w.life.templates.publish(YOU, name, template, w.asking()),
     "delete template": lambda w, name: w.life.templates.delete(YOU, name, w.asking()),
     "show": show,
+    "note": note,
+    "read": read,
+    "snapshots": snapshots,
     "wait": lambda w, span: w.state.clock.sleep(seconds(span)),
     "reboot": reboot,
     "reboot and die": reboot_and_die,
@@ -129,7 +161,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "stranger": stranger,
     "guest": lambda w, name, kind: w.state.script(name, _GUESTS[kind]),  # from its next start on
 }
-AT_ONCE = ("show", "wait", "guest", "reboot and die")
+AT_ONCE = ("show", "note", "read", "snapshots", "wait", "guest", "reboot and die")
 
 
 async def say(w: World, said: str) -> None:

@@ -21,6 +21,7 @@ from innkeeper.control.instances import Instances
 from innkeeper.control.launching import Launching
 from innkeeper.control.monitor import Monitor
 from innkeeper.control.operations import Operations
+from innkeeper.control.snapshots import Snapshots
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.control.templates import Templates
 from innkeeper.control.waiting import Waiting
@@ -51,7 +52,7 @@ YOU = Principal(name="you", role=Role.ADMINISTRATOR)
 _COMMIT_S = 0.0007  # no timer of the house strikes at such a moment
 _CALM_S = 3.0  # longer than a guest takes to boot or to shut down
 _PATIENCE_S = 3600.0
-_ID = re.compile(r"\b(?:i|vol|nic|net|t|op|p|h)-[0-9a-f]{12}\b")
+_ID = re.compile(r"\b(?:i|vol|nic|net|t|op|p|h|snap)-[0-9a-f]{12}\b")
 
 
 def in_virtual_time(writer: Writer) -> None:
@@ -97,6 +98,7 @@ class Life:
     instances: Instances
     templates: Templates
     operations: Operations
+    snapshots: Snapshots
     waiting: Waiting
 
 
@@ -195,6 +197,7 @@ class World:
             instances=Instances(submitter, pictures),
             templates=Templates(submitter, pictures),
             operations=Operations(store.works, store.journal),
+            snapshots=Snapshots(submitter, pictures),
             waiting=Waiting(pictures, store.journal),
         )
 

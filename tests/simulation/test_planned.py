@@ -14,7 +14,8 @@ from innkeeper.model.plans import Plan, Put
 from innkeeper.model.template import Origin, Template
 from innkeeper.model.work import Done, Operation, OperationState
 from innkeeper.plan.delete import delete
-from innkeeper.plan.launch import LaunchWish, launch
+from innkeeper.plan.intake.origin import LaunchWish
+from innkeeper.plan.launch import launch
 from innkeeper.plan.power import pause, rename, resume, start, stop
 from innkeeper.sim.clock import simulate
 from innkeeper.sim.host import SimHost

@@ -17,7 +17,7 @@ from innkeeper.drivers.confine.hand import Launcher
 from innkeeper.drivers.qemu.hand import kill_stray, strays
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.render import Accelerator
-from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, StartSpec, start
+from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, LayerFile, StartSpec, start
 from innkeeper.model.hardware import Channels, Disk, Firmware, Hardware, RandomSource, RootPort
 from innkeeper.model.ids import HostId, InstanceId, VolumeId
 from innkeeper.ports.launcher import Users
@@ -94,7 +94,7 @@ class Bench:
             binary=self.binary,
             accelerator=Accelerator.TCG,
             confinement=Confinement(uid=self.uid, gid=self.uid),
-            disks={VOLUME: DiskFiles(top=top, below=((below, "qcow2"),))},
+            disks={VOLUME: DiskFiles(top=top, below=(LayerFile(name="below", file=below),))},
             boot=KernelFiles(kernel=write_image(image, code), initrd=None, arguments=arguments),
         )
 

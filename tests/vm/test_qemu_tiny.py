@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper.drivers.qemu.blocks.disks import Disks
 from innkeeper.drivers.qemu.hand import adopt, stop
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.seen import Run, Seen
-from innkeeper.drivers.qemu.start import DiskFiles, KernelFiles, StartSpec, start
+from innkeeper.drivers.qemu.start import DiskFiles, KernelFiles, LayerFile, StartSpec, start
 from innkeeper.model.hardware import AGENT_CHANNEL
 from innkeeper.model.observed import Ended, Phase
 from tests.vm.built import built_image
@@ -39,10 +40,11 @@ def tiny(world: Bench, top: Path) -> StartSpec:
     built = built_image("tiny")
     arguments = (built / "kernel_args").read_text().strip()
     size_bytes = int.from_bytes((built / "disk.qcow2").read_bytes()[24:32], "big")
+    below = LayerFile(name="below", file=built / "disk.qcow2")
     return replace(
         world.spec(),
         hardware=replace(HARDWARE, memory_mib=128),
-        disks={VOLUME: DiskFiles(top=write_qcow2(top, size_bytes), below=((built / "disk.qcow2", "qcow2"),))},
+        disks={VOLUME: DiskFiles(top=write_qcow2(top, size_bytes), below=(below,))},
         boot=KernelFiles(kernel=built / "vmlinuz", initrd=built / "initrd.img", arguments=arguments),
     )
 
@@ -67,7 +69,7 @@ async def test_it_boots_answers_is_adopted_and_stops_by_agent(world: Bench) -> N
     assert machine.seen.phase is Phase.STARTING
     await until_it_answers(machine)
     await machine.agent.ping(20)
-    counters = await machine.monitor.block_counters()
+    counters = await Disks(machine.monitor).counters()
     assert counters[f"disk-{VOLUME}"].read_bytes > 0
     await machine.close()
     again = await adopt(world.directory, "web")

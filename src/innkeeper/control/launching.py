@@ -13,9 +13,10 @@ from innkeeper.model.host import Principal
 from innkeeper.model.ids import Draw, ProjectId, SecretId, SecretRef
 from innkeeper.model.plans import Plan, Refusal, Why
 from innkeeper.model.work import Operation
+from innkeeper.plan.intake.origin import LaunchWish
 from innkeeper.plan.intake.ssh_key import check_ssh_key, too_many
 from innkeeper.plan.intake.user_data import check_user_data
-from innkeeper.plan.launch import LaunchWish, launch, launch_together
+from innkeeper.plan.launch import launch, launch_together
 from innkeeper.ports.store import Pictures, Secrets, StoreFailed
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Launching:
         decides = _decides(wishes, order, asking.project)
         if len(decides) == 1:
             return await self._submitter.submit(decides[0], asking)
-        title = f"launch {len(wishes)} instances from {order.wish.template}"
+        title = f"launch {len(wishes)} instances from {order.wish.template or order.wish.snapshot}"
         return await self._submitter.submit_several(title, decides, asking)
 
     async def _unseal(self, ref: SecretRef) -> None:

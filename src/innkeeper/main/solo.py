@@ -17,6 +17,7 @@ from innkeeper.agent.local import Body, LocalHost
 from innkeeper.agent.orders.carrying import Hands
 from innkeeper.agent.orders.disks import Disks
 from innkeeper.agent.orders.networks import Networks
+from innkeeper.agent.orders.snapshots import Snapshots
 from innkeeper.agent.orders.starting import Disks as Pool
 from innkeeper.agent.orders.starting import HostWays, Starting
 from innkeeper.agent.orders.templates import Templates as TemplateWork
@@ -31,6 +32,7 @@ from innkeeper.drivers.metadata.hand import SeedFailed, Seeds
 from innkeeper.drivers.qcow2.convert import Converter
 from innkeeper.drivers.qcow2.faults import PoolFault
 from innkeeper.drivers.qcow2.hand import Volumes
+from innkeeper.drivers.qcow2.layers.frozen import Frozen
 from innkeeper.drivers.qcow2.places import Places
 from innkeeper.drivers.qcow2.templates import Templates
 from innkeeper.drivers.qemu.probe.kvm import Acceleration, acceleration
@@ -145,6 +147,7 @@ async def _body(
         machines=machines,
         starting=Starting(ways, pool, means.net, machines),
         disks=Disks(pool.volumes, pool.templates, seeds, place.users, means.redeem),
+        snapshots=Snapshots(pool.places, Frozen(place.data / "pool"), machines, roster),
         networks=Networks(means.net, place.data / "agent" / "networks"),
         templates=TemplateWork(
             pool.templates, Converter(place.data / "pool", place.users.converter), place.data / "workshop"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from innkeeper.model.hardware import Firmware, Hardware
-from innkeeper.model.ids import InstanceId, NetworkId, SecretRef, TemplateId, VolumeId
+from innkeeper.model.ids import InstanceId, NetworkId, SecretRef, SnapshotId, TemplateId, VolumeId
 from innkeeper.model.network import NetworkWanted
 
 # --- machines
@@ -17,7 +17,10 @@ from innkeeper.model.network import NetworkWanted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartMachine:
-    """QEMU runs with this hardware afterwards. Given to a running machine, it does nothing."""
+    """QEMU runs with this hardware afterwards. Given to a running machine, it does nothing.
+
+    Disks without a chain stand over the template's alone.
+    """
 
     instance: InstanceId
     name: str
@@ -25,6 +28,15 @@ class StartMachine:
     hardware: Hardware
     kernel_args: str | None
     uid_slot: int
+    chains: tuple[Chain, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A volume, and the frozen ones below it from the top down; below the last lies the template's disk."""
+
+    volume: VolumeId
+    below: tuple[VolumeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +76,36 @@ MachineAction = StartMachine | StopMachine | PauseMachine | ResumeMachine | Forg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateDisk:
-    """A copy-on-write disk over the template's, grown to `size_gib`."""
+    """A copy-on-write disk over the volume `over`, or else over the template's, grown to `size_gib`."""
 
     volume: VolumeId
     template: TemplateId
     size_gib: int
     uid_slot: int
+    over: VolumeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteDisk:
+    """Refused while QEMU has it open, or while another disk stands over it."""
+
     volume: VolumeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeSnapshot:
+    """What the guest writes goes to the tops of these chains afterwards, and nobody can write to what is below them.
+
+    `volumes` are the frozen ones that the snapshot keeps, of which its `Taken` tells: mostly those right below the
+    tops, but not where its taking is completed late. The tops stand already, empty. A machine that runs is switched
+    over at one moment for all its disks, with its file systems frozen where the guest can do that; one that is off has
+    nothing to switch. Given again, it finds the machine as it should be.
+    """
+
+    instance: InstanceId
+    snapshot: SnapshotId
+    volumes: tuple[VolumeId, ...]
+    chains: tuple[Chain, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +133,7 @@ class SeedCard:
     mtu: int
 
 
-DiskAction = CreateDisk | DeleteDisk | WriteSeed
+DiskAction = CreateDisk | DeleteDisk | WriteSeed | TakeSnapshot
 
 # --- networks
 
@@ -148,12 +179,16 @@ class ImportTemplate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishTemplate:
-    """From the root disk of a stopped instance: flattened, so that it depends on nothing."""
+    """From the root disk of a stopped instance: flattened, so that it depends on nothing.
+
+    `below` are the frozen volumes under its volume, from the top down.
+    """
 
     template: TemplateId
     instance: InstanceId
     volume: VolumeId
     parent: TemplateId
+    below: tuple[VolumeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +207,7 @@ Action = (
     | CreateDisk
     | DeleteDisk
     | WriteSeed
+    | TakeSnapshot
     | ConvergeNetwork
     | ApplyNetwork
     | BuildTemplate

@@ -23,12 +23,13 @@ from innkeeper.model.ids import (
     OperationId,
     ProjectId,
     Ref,
+    SnapshotId,
     TemplateId,
     VolumeId,
 )
-from innkeeper.model.instance import Instance, Volume, Wanted
+from innkeeper.model.instance import Instance, Snapshot, Volume, Wanted
 from innkeeper.model.network import Network, Nic
-from innkeeper.model.observed import HostState, MachineState, Phase, State, TemplateState
+from innkeeper.model.observed import HostState, MachineState, Phase, SnapshotState, State, TemplateState
 from innkeeper.model.plans import Change, Drop, Noun, Put
 from innkeeper.model.template import Template
 
@@ -53,7 +54,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """`names` maps (kind, project or "", name) to an id; `addresses` and `macs` map to the NIC that holds them."""
+    """`names` maps (kind, project or "", name) to an id; `addresses` and `macs` map to the NIC that holds them.
+
+    `kept_by` maps a frozen volume to the snapshot that it belongs to, `above` to the volumes that stand over it.
+    """
 
     revision: int = 0
     projects: Map[ProjectId, Project] = Map()
@@ -63,6 +67,7 @@ class Cluster:
     instances: Map[InstanceId, Instance] = Map()
     volumes: Map[VolumeId, Volume] = Map()
     nics: Map[NicId, Nic] = Map()
+    snapshots: Map[SnapshotId, Snapshot] = Map()
     machines: Map[InstanceId, MachineState] = Map()
     claims: Map[Ref, OperationId] = Map()
     names: Map[tuple[Kind, str, str], str] = Map()
@@ -74,6 +79,9 @@ class Cluster:
     volumes_of: Map[InstanceId, tuple[VolumeId, ...]] = Map()
     nics_on: Map[NetworkId, Map[NicId, None]] = Map()
     users_of: Map[TemplateId, Map[str, None]] = Map()
+    snapshots_of: Map[InstanceId, Map[SnapshotId, None]] = Map()
+    kept_by: Map[VolumeId, SnapshotId] = Map()
+    above: Map[VolumeId, Map[VolumeId, None]] = Map()
 
     # --- looking
 
@@ -98,6 +106,20 @@ class Cluster:
 
     def disks(self, instance: InstanceId) -> tuple[Volume, ...]:
         return tuple(self.volumes[v] for v in self.volumes_of.get(instance, ()))
+
+    def snapshots_by_age(self, instance: InstanceId) -> tuple[Snapshot, ...]:
+        """An instance's snapshots, oldest first."""
+        held: Map[SnapshotId, None] = self.snapshots_of.get(instance, Map())
+        return tuple(sorted((self.snapshots[s] for s in held), key=lambda s: (s.created_at, s.id)))
+
+    def below(self, volume: VolumeId) -> tuple[VolumeId, ...]:
+        """The frozen volumes under one, from the top down."""
+        found: list[VolumeId] = []
+        standing = self.volumes[volume].over
+        while standing is not None:
+            found.append(standing)
+            standing = self.volumes[standing].over
+        return tuple(found)
 
     def present_on(self, host: HostId) -> tuple[Instance, ...]:
         """Instances placed on a host that are not on their way out, by id."""
@@ -144,6 +166,11 @@ class Cluster:
                 if template is None or template.image == state.image:
                     return self
                 return replace(self, templates=self.templates.set(template.id, replace(template, image=state.image)))
+            case SnapshotState():
+                snapshot = self.snapshots.get(state.snapshot)
+                if snapshot is None or snapshot.taken is not None:
+                    return self
+                return replace(self, snapshots=self.snapshots.set(snapshot.id, replace(snapshot, taken=state.taken)))
             case HostState():
                 host = self.hosts.get(state.host)
                 if host is None:
@@ -161,16 +188,17 @@ _TABLES: dict[Kind, str] = {
     Kind.INSTANCE: "instances",
     Kind.VOLUME: "volumes",
     Kind.NIC: "nics",
+    Kind.SNAPSHOT: "snapshots",
 }
 
 
 def name_key(noun: Noun) -> tuple[Kind, str, str]:
     """Under which name an object is unique. Templates of one name differ by version.
 
-    Volumes and NICs live under an instance.
+    Volumes, NICs and snapshots live under an instance.
     """
     project = getattr(noun, "project", None) or ""
-    name = noun.full_name if isinstance(noun, Template) else noun.name
+    name = noun.full_name if isinstance(noun, Template | Snapshot) else noun.name
     return (noun.ref.kind, project, name)
 
 
@@ -201,9 +229,15 @@ def _with(cluster: Cluster, noun: Noun) -> Cluster:
             changed["usage"] = cluster.usage.set(noun.host, cluster.usage.get(noun.host, Usage()).plus(noun, 1))
             changed["uid_slots"] = _nested_set(cluster.uid_slots, noun.host, noun.uid_slot, noun.id)
             changed["users_of"] = _nested_set(cluster.users_of, noun.template, noun.id, None)
-        case Volume() if noun.instance is not None:
-            mine = cluster.volumes_of.get(noun.instance, ())
-            changed["volumes_of"] = cluster.volumes_of.set(noun.instance, tuple(sorted({*mine, noun.id})))
+        case Volume():
+            if noun.instance is not None:
+                mine = cluster.volumes_of.get(noun.instance, ())
+                changed["volumes_of"] = cluster.volumes_of.set(noun.instance, tuple(sorted({*mine, noun.id})))
+            if noun.over is not None:
+                changed["above"] = _nested_set(cluster.above, noun.over, noun.id, None)
+        case Snapshot():
+            changed["snapshots_of"] = _nested_set(cluster.snapshots_of, noun.instance, noun.id, None)
+            changed["kept_by"] = cluster.kept_by.update(dict.fromkeys(noun.volumes, noun.id))
         case Nic():
             mine_nics = cluster.nics_of.get(noun.instance, ())
             changed["nics_of"] = cluster.nics_of.set(noun.instance, tuple(sorted({*mine_nics, noun.id})))
@@ -230,12 +264,21 @@ def _without(cluster: Cluster, noun: Noun) -> Cluster:
             changed["usage"] = usage.set(noun.host, used) if used.instances else usage.delete(noun.host)
             changed["uid_slots"] = _nested_drop(cluster.uid_slots, noun.host, noun.uid_slot, noun.id)
             changed["users_of"] = _nested_drop(cluster.users_of, noun.template, noun.id, None)
-        case Volume() if noun.instance is not None:
-            left = tuple(v for v in cluster.volumes_of.get(noun.instance, ()) if v != noun.id)
-            held_volumes = cluster.volumes_of
-            changed["volumes_of"] = (
-                held_volumes.set(noun.instance, left) if left else held_volumes.delete(noun.instance)
-            )
+        case Volume():
+            if noun.instance is not None:
+                left = tuple(v for v in cluster.volumes_of.get(noun.instance, ()) if v != noun.id)
+                of_volumes = cluster.volumes_of
+                changed["volumes_of"] = (
+                    of_volumes.set(noun.instance, left) if left else of_volumes.delete(noun.instance)
+                )
+            if noun.over is not None:
+                changed["above"] = _nested_drop(cluster.above, noun.over, noun.id, None)
+        case Snapshot():
+            changed["snapshots_of"] = _nested_drop(cluster.snapshots_of, noun.instance, noun.id, None)
+            kept = cluster.kept_by
+            for volume in noun.volumes:
+                kept = _drop(kept, volume, noun.id)
+            changed["kept_by"] = kept
         case Nic():
             left_nics = tuple(n for n in cluster.nics_of.get(noun.instance, ()) if n != noun.id)
             of = cluster.nics_of

@@ -29,8 +29,15 @@ class Firmware(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
+    """`serial` is what the guest reads; it stays when a snapshot or a restore puts another volume into the place."""
+
     slot: int
     volume: VolumeId
+    serial: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.serial or self.volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ NicId = NewType("NicId", str)
 HostId = NewType("HostId", str)
 OperationId = NewType("OperationId", str)
 SecretId = NewType("SecretId", str)
+SnapshotId = NewType("SnapshotId", str)
 
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -42,6 +43,7 @@ class Kind(StrEnum):
     INSTANCE = "instance"
     VOLUME = "volume"
     NIC = "nic"
+    SNAPSHOT = "snapshot"
 
 
 PREFIXES: dict[Kind, str] = {
@@ -52,6 +54,7 @@ PREFIXES: dict[Kind, str] = {
     Kind.INSTANCE: "i",
     Kind.VOLUME: "vol",
     Kind.NIC: "nic",
+    Kind.SNAPSHOT: "snap",
 }
 
 

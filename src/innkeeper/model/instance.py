@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from innkeeper.model.hardware import Hardware
-from innkeeper.model.ids import HostId, InstanceId, Kind, ProjectId, Ref, SecretRef, TemplateId, VolumeId
+from innkeeper.model.ids import HostId, InstanceId, Kind, ProjectId, Ref, SecretRef, SnapshotId, TemplateId, VolumeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,12 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A disk. With `template`, it starts as a copy-on-write layer over that template's disk."""
+    """A disk: a copy-on-write layer over another volume (`over`), or else over its template's disk.
+
+    A volume that others stand over is frozen: it belongs to no instance any more, is never written again, and is called
+    by its id. Each volume is a file of its own for ever, so that a snapshot moves nothing: it freezes the instance's
+    volume where it is and gives the instance a new one over it.
+    """
 
     id: VolumeId
     project: ProjectId
@@ -82,7 +87,50 @@ class Volume:
     size_gib: int
     generation: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    over: VolumeId | None = None
 
     @property
     def ref(self) -> Ref:
         return Ref(Kind.VOLUME, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What its host tells of a snapshot once it is taken.
+
+    `stored_bytes` are those of its own layers: what was written since the snapshot before. `consistent`: the file
+    systems stood still, because the guest froze them or was off; otherwise they are as after a loss of power.
+    """
+
+    stored_bytes: int
+    consistent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One instance at one moment: its frozen volumes, in the order of its disks.
+
+    It goes with its instance; what others stand over stays.
+    """
+
+    id: SnapshotId
+    project: ProjectId
+    instance: InstanceId
+    name: str
+    host: HostId
+    template: TemplateId
+    size: Size
+    volumes: tuple[VolumeId, ...]
+    created_at: float
+    taken: Taken | None = None
+    generation: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(Kind.SNAPSHOT, self.id)
+
+    @property
+    def full_name(self) -> str:
+        """Unique in its project, and the same after its instance was renamed."""
+        return f"{self.instance}/{self.name}"

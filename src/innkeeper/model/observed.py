@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from innkeeper.model.host import HostFacts
-from innkeeper.model.ids import HostId, InstanceId, OperationId, TemplateId
+from innkeeper.model.ids import HostId, InstanceId, OperationId, SnapshotId, TemplateId
+from innkeeper.model.instance import Taken
 from innkeeper.model.template import Image
 
 
@@ -70,6 +71,16 @@ class TemplateState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotState:
+    """A snapshot that stands on a host. What was kept with it never changes."""
+
+    snapshot: SnapshotId
+    host: HostId
+    seq: int
+    taken: Taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostState:
     host: HostId
     seq: int
@@ -103,8 +114,8 @@ class Sample:
     net_sent_bytes: int
 
 
-State = MachineState | TemplateState | HostState
-Report = MachineState | TemplateState | HostState | StepProgress | Sample
+State = MachineState | TemplateState | SnapshotState | HostState
+Report = MachineState | TemplateState | SnapshotState | HostState | StepProgress | Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from enum import StrEnum
 from innkeeper.model.actions import Action
 from innkeeper.model.host import Host, Project
 from innkeeper.model.ids import HostId, Ref
-from innkeeper.model.instance import Instance, Volume
+from innkeeper.model.instance import Instance, Snapshot, Volume
 from innkeeper.model.network import Network, Nic
 from innkeeper.model.template import Template
 
-Noun = Project | Host | Template | Network | Instance | Volume | Nic
+Noun = Project | Host | Template | Network | Instance | Volume | Nic | Snapshot
 
 
 class Verb(StrEnum):
@@ -40,6 +40,9 @@ class Verb(StrEnum):
     IMPORT = "import"
     PUBLISH = "publish"
     DELETE_TEMPLATE = "delete-template"
+    SNAPSHOT = "snapshot"
+    RESTORE = "restore"
+    DELETE_SNAPSHOT = "delete-snapshot"
     REPAIR = "repair"
     SET_UP = "set-up"
 

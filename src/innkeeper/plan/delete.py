@@ -1,4 +1,4 @@
-"""Delete: an instance and all that is its own. Also which instances end by themselves."""
+"""Delete: an instance and all that is its own, snapshots included. Also which instances end by themselves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import replace
 from innkeeper.model.actions import Action, DeleteDisk, ForgetMachine, StopMachine
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import InstanceId, Ref
-from innkeeper.model.instance import Instance, Wanted
-from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step, Verb, Why
+from innkeeper.model.instance import Instance, Volume, Wanted
+from innkeeper.model.plans import Drop, Expect, Noun, NoUndo, Plan, Put, Refusal, Step, Verb, Why
+from innkeeper.plan.disks.layers import needless
+from innkeeper.plan.disks.snapshot import removals
 from innkeeper.plan.power import DOWN, is_up, returns
 from innkeeper.plan.steps import converge, step
 
@@ -32,22 +34,31 @@ def remove(cluster: Cluster, instance: Instance) -> Plan:
     deletion is gone on with by repair, so there is no way back once the machine was stopped.
     """
     wanted = replace(instance, wanted=Wanted.ABSENT, generation=instance.generation + 1)
-    nics, volumes = cluster.cards(instance.id), cluster.disks(instance.id)
-    rows = (*(n.ref for n in nics), *(v.ref for v in volumes), instance.ref)
+    nics, volumes, snapshots = (
+        cluster.cards(instance.id),
+        cluster.disks(instance.id),
+        cluster.snapshots_by_age(instance.id),
+    )
+    frozen = needless(cluster, [s.id for s in snapshots], [v.id for v in volumes])
+    parts: tuple[Noun, ...] = (*nics, *volumes, *snapshots, *frozen, instance)
+    rows = tuple(noun.ref for noun in parts)
     return Plan(
         verb=Verb.DELETE,
         title=f"delete {instance.name}",
         subjects=(instance.ref,),
-        expects=(Expect(ref=instance.ref, generation=instance.generation),),
+        expects=(
+            Expect(ref=instance.ref, generation=instance.generation),
+            *(Expect(ref=v.ref, generation=v.generation) for v in frozen),
+        ),
         claims=rows,
         accept=(Put(noun=wanted),),
-        steps=_steps(cluster, wanted),
+        steps=_steps(cluster, wanted, frozen),
         abandon=(Put(noun=replace(instance, generation=wanted.generation + 1)),),
         finish=tuple(Drop(ref=r) for r in rows),
     )
 
 
-def _steps(cluster: Cluster, wanted: Instance) -> tuple[Step, ...]:
+def _steps(cluster: Cluster, wanted: Instance, frozen: tuple[Volume, ...]) -> tuple[Step, ...]:
     def onward(about: Ref, action: Action) -> Step:
         return step(wanted, about, action, NoUndo.NO_WAY_BACK)
 
@@ -55,6 +66,7 @@ def _steps(cluster: Cluster, wanted: Instance) -> tuple[Step, ...]:
         onward(wanted.ref, StopMachine(instance=wanted.id, grace_s=0)),
         *converge(cluster, wanted, NoUndo.NO_WAY_BACK),
         *(onward(v.ref, DeleteDisk(volume=v.id)) for v in cluster.disks(wanted.id)),
+        *removals(frozen),
         onward(wanted.ref, ForgetMachine(instance=wanted.id)),
     )
 

@@ -2,61 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from immutables import Map
 
-from innkeeper.model.actions import ConvergeNetwork, DeleteDisk, ForgetMachine, StopMachine
+from innkeeper.model.actions import ConvergeNetwork, DeleteDisk, ForgetMachine
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Channels, Disk, Hardware, NetworkCard, RandomSource, RootPort, SeedDisk
 from innkeeper.model.host import Host, HostFacts
-from innkeeper.model.ids import PREFIXES, Draw, InstanceId, Kind, NicId, ProjectId, VolumeId
-from innkeeper.model.instance import FirstBoot, Instance, Size, Volume, Wanted
-from innkeeper.model.network import Network, Nic
+from innkeeper.model.ids import Draw, InstanceId, Kind, NicId, ProjectId, Ref, VolumeId
+from innkeeper.model.instance import Instance, Snapshot, Volume, Wanted
+from innkeeper.model.network import Nic
 from innkeeper.model.plans import Change, Drop, Expect, Plan, Put, Refusal, Step, Verb, Why
-from innkeeper.model.template import Image, Template
-from innkeeper.plan.names import bad_labels, bad_name, find_network, find_template, name_claim, taken
+from innkeeper.plan.intake.origin import LaunchWish, Origin, origin_of
+from innkeeper.plan.names import name_claim
 from innkeeper.plan.network import pick_address, pick_mac
-from innkeeper.plan.size import NAMED, bad_size, least_disk_gib, place
-from innkeeper.plan.steps import disk_action, seed_action, start_action, step
+from innkeeper.plan.power import start_step
+from innkeeper.plan.size import place
+from innkeeper.plan.steps import disk_action, seed_action, step
 
 _UID_SLOTS = 60_000
-_TTL_MOST_S = 100 * 365 * 86_400.0
 # Places on the root bus. Sockets for later devices come last, so that adding more of them moves nothing.
 _SLOT_CHANNELS, _SLOT_RANDOM, _SLOT_ROOT, _SLOT_SEED, _SLOT_NIC, _SLOT_SOCKETS = 1, 2, 3, 4, 5, 16
 _SOCKETS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchWish:
-    """What was asked for. What is None is the template's default; `name` may hold `{n}` when several are launched."""
-
-    template: str
-    name: str | None = None
-    size: str | None = None
-    vcpus: int | None = None
-    memory_mib: int | None = None
-    disk_gib: int | None = None
-    network: str = "default"
-    start: bool = True
-    autostart: bool = False
-    ephemeral: bool = False
-    ttl_s: float | None = None
-    first_boot: FirstBoot = FirstBoot()
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Origin:
-    """What an instance is made from."""
-
-    project: ProjectId
-    template: Template
-    image: Image
-    network: Network
-    name: str
-    size: Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +47,15 @@ class _Rows:
 
 def launch(cluster: Cluster, project: ProjectId, wish: LaunchWish, draw: Draw, now: float) -> Plan | Refusal:
     """One instance. The plan's order: disk, seed, network, machine; its undo is the same backwards."""
-    origin = _origin(cluster, project, wish, draw)
+    origin = origin_of(cluster, project, wish, draw)
     if isinstance(origin, Refusal):
         return origin
     chosen = _place(cluster, origin, draw)
     if isinstance(chosen, Refusal):
         return chosen
-    return _plan(origin, _rows(origin, chosen, wish, draw, now))
+    rows = _rows(origin, chosen, wish, draw, now)
+    plan = _plan(cluster, origin, rows)
+    return plan if origin.snapshot is None else _standing_over(cluster, plan, origin.snapshot)
 
 
 def launch_together(
@@ -93,17 +63,20 @@ def launch_together(
 ) -> Plan | Refusal:
     """All or none: one plan, so that the failure of one undoes all."""
     plans: list[Plan] = []
+    expects: dict[Ref, Expect] = {}
     for number, wish in enumerate(wishes):
         one = launch(cluster, project, wish, draw.branch(number), now)
         if isinstance(one, Refusal):
             return replace(one, reason=f"number {number + 1} of {len(wishes)}: {one.reason}; none was launched")
         plans.append(one)
+        for expect in one.expects:
+            expects.setdefault(expect.ref, expect)  # what the first saw: later ones see what those before them change
         cluster = cluster.after(one.accept, cluster.revision)
     return Plan(
         verb=Verb.LAUNCH,
         title=f"launch {len(plans)} instances, all or none",
         subjects=tuple(r for p in plans for r in p.subjects),
-        expects=tuple(dict.fromkeys(e for p in plans for e in p.expects)),
+        expects=tuple(expects.values()),
         claims=tuple(r for p in plans for r in p.claims),
         accept=tuple(c for p in plans for c in p.accept),
         steps=tuple(s for p in plans for s in p.steps),
@@ -112,84 +85,11 @@ def launch_together(
     )
 
 
-# --- what it is made from
-
-
-def _origin(cluster: Cluster, project: ProjectId, wish: LaunchWish, draw: Draw) -> _Origin | Refusal:
-    template = find_template(cluster, project, wish.template)
-    if isinstance(template, Refusal):
-        return template
-    image = template.image
-    assert image is not None  # incomplete ones are not found
-    network = find_network(cluster, project, wish.network)
-    if isinstance(network, Refusal):
-        return network
-    name = _drawn_name(cluster, project, template, draw) if wish.name is None else wish.name
-    size = _size(wish, template, image)
-    refusal = (
-        _wrong(wish)
-        or _unheard(wish, template, image)
-        or bad_name(name, Kind.INSTANCE)
-        or taken(cluster, project, name)
-        or bad_size(size, image.virtual_size_bytes)
-    )
-    if refusal is not None:
-        return refusal
-    return _Origin(project=project, template=template, image=image, network=network, name=name, size=size)
-
-
-def _wrong(wish: LaunchWish) -> Refusal | None:
-    if wish.ttl_s is not None and not 0 < wish.ttl_s <= _TTL_MOST_S:
-        wrong = "is for ever: leave it out" if wish.ttl_s > _TTL_MOST_S else "is over at once"
-        reason = f"a time to live of {wish.ttl_s:g} s {wrong}"
-        return Refusal(why=Why.INVALID, reason=reason, hint="For example: --ttl 1h")
-    if (refusal := bad_labels(wish.labels)) is not None:
-        return refusal
-    if wish.size is not None and wish.size not in NAMED:
-        hint = f"Known sizes: {', '.join(NAMED)}"
-        return Refusal(why=Why.INVALID, reason=f"there is no size named {wish.size}", hint=hint)
-    return None
-
-
-def _unheard(wish: LaunchWish, template: Template, image: Image) -> Refusal | None:
-    """What is said to a guest that has nobody to hear it."""
-    user_data = ["user-data"] if wish.first_boot.user_data is not None else []
-    said = " and ".join(user_data + (["SSH keys"] if wish.first_boot.ssh_keys else []))
-    if not said or not image.lacks_cloud_init:
-        return None
-    reason = f"template {template.full_name} has no cloud-init, so its guests would ignore {said}"
-    hint = "Launch a template with cloud-init, such as debian-12, or leave that out and use: inn shell, inn push"
-    return Refusal(why=Why.INVALID, reason=reason, hint=hint)
-
-
-def _size(wish: LaunchWish, template: Template, image: Image) -> Size:
-    """A template's default disk grows with its image: who imports a file does not say how large it is inside."""
-    default = NAMED.get(wish.size or "")
-    if default is None:
-        least_gib = least_disk_gib(image.virtual_size_bytes)
-        default = replace(template.default_size, disk_gib=max(template.default_size.disk_gib, least_gib))
-    return Size(
-        vcpus=default.vcpus if wish.vcpus is None else wish.vcpus,
-        memory_mib=default.memory_mib if wish.memory_mib is None else wish.memory_mib,
-        disk_gib=default.disk_gib if wish.disk_gib is None else wish.disk_gib,
-    )
-
-
-def _drawn_name(cluster: Cluster, project: ProjectId, template: Template, draw: Draw) -> str:
-    """A free one for who gave none. Four digits are easy to say; among hundreds they soon meet, then eight follow."""
-    stem = template.name.replace(".", "-")[:54]
-    if stem == PREFIXES[Kind.INSTANCE]:
-        stem = Kind.INSTANCE.value  # digits after the prefix would read as an id
-    drawn = (f"{stem}-{draw.number(f'name {n}', 16**digits):0{digits}x}" for digits in (4, 8) for n in range(8))
-    names = list(drawn)
-    return next((n for n in names if taken(cluster, project, n) is None), names[-1])
-
-
 # --- where it goes
 
 
-def _place(cluster: Cluster, origin: _Origin, draw: Draw) -> _Place | Refusal:
-    host = place(cluster, origin.size)
+def _place(cluster: Cluster, origin: Origin, draw: Draw) -> _Place | Refusal:
+    host = place(cluster, origin.size, None if origin.snapshot is None else origin.snapshot.host)
     if isinstance(host, Refusal):
         return host
     facts = host.facts
@@ -220,7 +120,7 @@ def _uid_slot(cluster: Cluster, host: Host, draw: Draw) -> int | Refusal:
 # --- the rows
 
 
-def _rows(origin: _Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: float) -> _Rows:
+def _rows(origin: Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: float) -> _Rows:
     instance, project, name = InstanceId(draw.id("i")), origin.project, origin.name
     volume = Volume(
         id=VolumeId(draw.id("vol")),
@@ -230,6 +130,7 @@ def _rows(origin: _Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: fl
         instance=instance,
         template=origin.template.id,
         size_gib=origin.size.disk_gib,
+        over=None if origin.snapshot is None else origin.snapshot.volumes[0],
     )
     nic = Nic(
         id=NicId(draw.id("nic")),
@@ -260,7 +161,7 @@ def _rows(origin: _Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: fl
     return _Rows(instance=row, volume=volume, nic=nic)
 
 
-def _hardware(origin: _Origin, facts: HostFacts, volume: Volume, nic: Nic) -> Hardware:
+def _hardware(origin: Origin, facts: HostFacts, volume: Volume, nic: Nic) -> Hardware:
     sockets = tuple(RootPort(slot=_SLOT_SOCKETS + i, chassis=i + 1) for i in range(_SOCKETS))
     return Hardware(
         machine=facts.machine_type,
@@ -282,7 +183,7 @@ def _hardware(origin: _Origin, facts: HostFacts, volume: Volume, nic: Nic) -> Ha
 # --- the plan
 
 
-def _plan(origin: _Origin, rows: _Rows) -> Plan:
+def _plan(cluster: Cluster, origin: Origin, rows: _Rows) -> Plan:
     """Its name is claimed too: a rename under way may have to go back to the one that it leaves."""
     instance, volume, nic = rows.instance, rows.volume, rows.nic
     gone = replace(instance, wanted=Wanted.ABSENT, generation=instance.generation + 1)
@@ -290,7 +191,7 @@ def _plan(origin: _Origin, rows: _Rows) -> Plan:
     refs = (instance.ref, volume.ref, nic.ref)
     return Plan(
         verb=Verb.LAUNCH,
-        title=f"launch {instance.name} from {origin.template.full_name}",
+        title=f"launch {instance.name} from {origin.called}",
         subjects=(instance.ref,),
         expects=(
             Expect(ref=origin.template.ref, generation=origin.template.generation),
@@ -299,13 +200,13 @@ def _plan(origin: _Origin, rows: _Rows) -> Plan:
         ),
         claims=(*refs, name_claim(Kind.INSTANCE, instance.project, instance.name)),
         accept=made,
-        steps=_steps(origin, rows),
+        steps=_steps(cluster.after(made, cluster.revision), origin, rows),
         retreat=(Put(noun=gone),),
         abandon=tuple(Drop(ref=ref) for ref in reversed(refs)),
     )
 
 
-def _steps(origin: _Origin, rows: _Rows) -> tuple[Step, ...]:
+def _steps(cluster: Cluster, origin: Origin, rows: _Rows) -> tuple[Step, ...]:
     instance, volume, network = rows.instance, rows.volume, origin.network
     disk = disk_action(instance, volume)
     seed = seed_action(instance, ((rows.nic, network),))
@@ -317,5 +218,18 @@ def _steps(origin: _Origin, rows: _Rows) -> tuple[Step, ...]:
     )
     if instance.wanted is Wanted.STOPPED:
         return steps
-    start = start_action(instance, origin.image)
-    return (*steps, step(instance, instance.ref, start, StopMachine(instance=instance.id, grace_s=0)))
+    return (*steps, start_step(cluster, instance, origin.image))
+
+
+def _standing_over(cluster: Cluster, plan: Plan, snapshot: Snapshot) -> Plan:
+    """The frozen volumes get a new generation, so that a deletion that was planned before knows nothing of this one and
+    is refused as stale.
+    """
+    kept = [cluster.volumes[v] for v in snapshot.volumes]
+    raised = (replace(v, generation=v.generation + 1) for v in kept)
+    seen = ((snapshot.ref, snapshot.generation), *((v.ref, v.generation) for v in kept))
+    return replace(
+        plan,
+        expects=(*plan.expects, *(Expect(ref=ref, generation=generation) for ref, generation in seen)),
+        accept=(*plan.accept, *(Put(noun=v) for v in raised)),
+    )

@@ -11,33 +11,35 @@ from typing import TypeVar
 
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.host import Host
-from innkeeper.model.ids import PREFIXES, HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, TemplateId
-from innkeeper.model.instance import Instance
+from innkeeper.model.ids import PREFIXES, HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, SnapshotId, TemplateId
+from innkeeper.model.instance import Instance, Snapshot
 from innkeeper.model.network import Network
 from innkeeper.model.plans import Noun, Refusal, Why
 from innkeeper.model.template import Template
 
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_ID_WORD = re.compile(r"(i|t|vol|net|nic|h|p|op)-[0-9a-f]{12}")
+_ID_WORD = re.compile(r"(i|t|vol|net|nic|h|p|op|snap)-[0-9a-f]{12}")
 _ID_BEGINNING = {kind: re.compile(rf"{prefix}-[0-9a-f]{{1,12}}") for kind, prefix in PREFIXES.items()}
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE_MOST = 255
 _LABELS_MOST = 64
 _PREFIX_MIN = 3  # characters; shorter prefixes find the wrong thing too easily
 
-N = TypeVar("N", Instance, Template, Network, Host)
+N = TypeVar("N", Instance, Template, Network, Host, Snapshot)
 
 
 def bad_name(name: str, kind: Kind) -> Refusal | None:
-    """Template names may hold dots too, as Debian's and Ubuntu's versions do.
+    """Template names may hold dots too, as Debian's and Ubuntu's versions do; those of snapshots may be dates.
 
     Ids, and beginnings of them, are accepted wherever names are. So a name is neither an id of any kind nor what may be
     the beginning of one of its own kind; it would hide the object that has that id.
     """
-    label = name.replace(".", "-") if kind is Kind.TEMPLATE else name
+    label = name.replace(".", "-") if kind in (Kind.TEMPLATE, Kind.SNAPSHOT) else name
     reason = f"{name[:70]!r} cannot be the name of {_an(kind.value)}"
-    if not _LABEL.fullmatch(label):
-        hint = "A name has 1 to 63 of the characters a-z, 0-9 and -, begins with a letter and does not end with -"
+    dated = kind is Kind.SNAPSHOT and label[:1].isdigit()
+    if not _LABEL.fullmatch(f"d{label[1:]}" if dated else label):
+        first = "" if kind is Kind.SNAPSHOT else ", begins with a letter"
+        hint = f"A name has 1 to 63 of the characters a-z, 0-9 and -{first} and does not end with -"
         return Refusal(why=Why.INVALID, reason=reason, hint=hint)
     if _ID_WORD.fullmatch(name) or _ID_BEGINNING[kind].fullmatch(name):
         hint = "Choose one that cannot be taken for it: ids are accepted wherever names are"
@@ -123,6 +125,20 @@ def find_network(cluster: Cluster, project: ProjectId, word: str) -> Network | R
         return cluster.networks[NetworkId(key)]
     mine = (n for n in cluster.networks.values() if n.project == project)
     return _by_prefix(mine, word, Kind.NETWORK, "Each project has the network default")
+
+
+def snapshot_named(cluster: Cluster, instance: Instance, name: str) -> Snapshot | None:
+    key = cluster.named(Kind.SNAPSHOT, instance.project, f"{instance.id}/{name}")
+    return None if key is None else cluster.snapshots[SnapshotId(key)]
+
+
+def find_snapshot(cluster: Cluster, instance: Instance, word: str) -> Snapshot | Refusal:
+    """Of this instance, by exact name, else by id or an unambiguous id prefix."""
+    named = snapshot_named(cluster, instance, word)
+    if named is not None:
+        return named
+    mine = cluster.snapshots_by_age(instance.id)
+    return _by_prefix(mine, word, Kind.SNAPSHOT, f"See: inn snapshot list {instance.name}")
 
 
 def find_host(cluster: Cluster, word: str) -> Host | Refusal:

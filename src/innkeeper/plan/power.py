@@ -16,6 +16,7 @@ from innkeeper.model.network import Nic
 from innkeeper.model.observed import Ended, MachineState, Phase
 from innkeeper.model.plans import Change, Expect, NoUndo, Plan, Put, Refusal, Step, Verb, Why
 from innkeeper.model.template import Image
+from innkeeper.plan.disks.layers import chains
 from innkeeper.plan.names import bad_name, name_claim, taken
 from innkeeper.plan.steps import cards, converge, make, seed_action, start_action, step
 
@@ -40,11 +41,11 @@ def start(cluster: Cluster, instance: Instance) -> Plan | Refusal:
     refusal = gone(instance) or _running(cluster, instance)
     if refusal is not None:
         return refusal
-    image = _image(cluster, instance)
+    image = image_of(cluster, instance)
     if isinstance(image, Refusal):
         return image
     wanted = replace(instance, wanted=Wanted.RUNNING, generation=instance.generation + 1)
-    steps = (*converge(cluster, wanted, NoUndo.NOTHING), _start(wanted, image))
+    steps = (*converge(cluster, wanted, NoUndo.NOTHING), start_step(cluster, wanted, image))
     return _plan(Verb.START, wanted, back=replace(instance, wanted=Wanted.STOPPED), steps=steps)
 
 
@@ -76,11 +77,11 @@ def restart(cluster: Cluster, instance: Instance, *, force: bool, grace_s: float
     refusal = gone(instance) or _not_running(cluster, instance)
     if refusal is not None:
         return refusal
-    image = _image(cluster, instance)
+    image = image_of(cluster, instance)
     if isinstance(image, Refusal):
         return image
     wanted = replace(instance, wanted=Wanted.RUNNING, generation=instance.generation + 1)
-    again = (*converge(cluster, wanted, NoUndo.NOTHING), _start(wanted, image))
+    again = (*converge(cluster, wanted, NoUndo.NOTHING), start_step(cluster, wanted, image))
     plan = _plan(Verb.RESTART, wanted, back=instance, steps=(_stop(wanted, 0 if force else grace_s), *again))
     return replace(plan, takes_over=force)
 
@@ -179,7 +180,7 @@ def _not_running(cluster: Cluster, instance: Instance) -> Refusal | None:
     return _conflict(f"{instance.name} is not running", f"Start it: inn start {instance.name}")
 
 
-def _image(cluster: Cluster, instance: Instance) -> Image | Refusal:
+def image_of(cluster: Cluster, instance: Instance) -> Image | Refusal:
     """What the machine's disk lies over, and where its kernel may come from."""
     template = cluster.templates.get(instance.template)
     if template is not None and template.image is not None:
@@ -202,8 +203,10 @@ def _stop(wanted: Instance, grace_s: float) -> Step:
     return step(wanted, wanted.ref, StopMachine(instance=wanted.id, grace_s=grace_s), NoUndo.NOTHING)
 
 
-def _start(wanted: Instance, image: Image) -> Step:
-    return step(wanted, wanted.ref, start_action(wanted, image), StopMachine(instance=wanted.id, grace_s=0))
+def start_step(cluster: Cluster, wanted: Instance, image: Image) -> Step:
+    """`cluster` knows the volumes that the instance stands on."""
+    action = start_action(wanted, image, chains(cluster, wanted))
+    return step(wanted, wanted.ref, action, StopMachine(instance=wanted.id, grace_s=0))
 
 
 def _plan(verb: Verb, wanted: Instance, *, back: Instance | None, steps: tuple[Step, ...]) -> Plan:

@@ -34,14 +34,14 @@ from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import HostId, InstanceId, Kind, NetworkId, ProjectId, Ref, VolumeId
 from innkeeper.model.instance import Instance, Wanted
 from innkeeper.model.network import Network, NetworkWanted
-from innkeeper.model.observed import Ended, Inventory, MachineState
+from innkeeper.model.observed import Ended, Inventory, MachineState, Phase
 from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step, Verb
 from innkeeper.model.template import Template
 from innkeeper.plan.delete import remove
+from innkeeper.plan.disks.layers import unneeded
+from innkeeper.plan.disks.snapshot import collect, complete
 from innkeeper.plan.power import DOWN, GRACE_S, returns, start
-from innkeeper.plan.steps import make, step
-
-_LAST = 2**31  # a generation above all that were ever given: what has no row obeys nothing else any more
+from innkeeper.plan.steps import LAST, make, step
 
 
 def repair(before: Cluster, inventory: Inventory, now: Cluster) -> tuple[Plan, ...]:
@@ -53,6 +53,8 @@ def repair(before: Cluster, inventory: Inventory, now: Cluster) -> tuple[Plan, .
         *_strangers(now, inventory),
         *_unfinished(now, inventory.host),
         *_residents(now, inventory),
+        *_snapshots(now, inventory.host),
+        *(collect(now, volume) for volume in unneeded(now, inventory.host)),
         *_networks(before, inventory, now),
     )
     return tuple(p for p in plans if all(_stood_still(before, now, ref) for ref in p.claims))
@@ -101,11 +103,11 @@ def _templates(cluster: Cluster, inventory: Inventory) -> Iterator[Plan]:
 
 def _nothing(network: NetworkId) -> NetworkWanted:
     gone = Network(id=network, project=ProjectId(""), name="", cidr="0.0.0.0/32", gateway="0.0.0.0", domain="")
-    return NetworkWanted(network=gone, generation=_LAST, ports=())
+    return NetworkWanted(network=gone, generation=LAST, ports=())
 
 
 def _removal(host: HostId, about: Ref, *actions: Action) -> Plan:
-    steps = tuple(Step(host=host, about=about, generation=_LAST, action=a, undo=NoUndo.NO_WAY_BACK) for a in actions)
+    steps = tuple(Step(host=host, about=about, generation=LAST, action=a, undo=NoUndo.NO_WAY_BACK) for a in actions)
     return Plan(
         verb=Verb.REPAIR,
         title=f"remove {about}, which nothing refers to",
@@ -229,6 +231,17 @@ def _unmade(cluster: Cluster, instance: Instance, inventory: Inventory) -> Plan 
         accept=(Put(noun=wanted),),
         steps=make(cluster, wanted),
     )
+
+
+def _snapshots(cluster: Cluster, host: HostId) -> Iterator[Plan]:
+    """Those whose taking stopped half-way, once it is known how their machines are."""
+    for snapshot in cluster.snapshots.values():
+        instance = cluster.instances.get(snapshot.instance)
+        if snapshot.host != host or snapshot.taken is not None or instance is None or instance.wanted is Wanted.ABSENT:
+            continue
+        seen = cluster.machines.get(instance.id)
+        if seen is None or seen.phase is not Phase.UNKNOWN:
+            yield complete(cluster, snapshot)
 
 
 # --- networks that the host should have

@@ -89,12 +89,12 @@ def _missing(host: Host, facts: HostFacts, left: Usage, size: Size) -> str | Non
     return None
 
 
-def place(cluster: Cluster, size: Size) -> Host | Refusal:
-    """The host with most memory left among those with room."""
+def place(cluster: Cluster, size: Size, only: HostId | None = None) -> Host | Refusal:
+    """The host with most memory left among those with room; `only` where there is no choice."""
     best: tuple[int, HostId] | None = None
     lacking: list[str] = []
     for host in cluster.hosts.values():
-        if host.facts is None:
+        if host.facts is None or only not in (None, host.id):
             continue
         left = free(cluster, host)
         missing = _missing(host, host.facts, left, size)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network
 from uuid import UUID, uuid5
 
-from innkeeper.model.actions import Action, ConvergeNetwork, CreateDisk, SeedCard, StartMachine, WriteSeed
+from innkeeper.model.actions import Action, Chain, ConvergeNetwork, CreateDisk, SeedCard, StartMachine, WriteSeed
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.ids import Kind, NetworkId, Ref
 from innkeeper.model.instance import Instance, Volume
@@ -14,6 +14,7 @@ from innkeeper.model.network import Network, Nic
 from innkeeper.model.plans import NoUndo, Step
 from innkeeper.model.template import Image
 
+LAST = 2**31  # a generation above all that were ever given: what has no row obeys nothing else any more
 _MACHINE_IDS = UUID("5f3f2b0a-2f39-4c1c-9a52-1f0f1d6c2c8e")
 Card = tuple[Nic, Network]
 
@@ -23,7 +24,7 @@ def step(instance: Instance, about: Ref, action: Action, undo: Action | NoUndo) 
     return Step(host=instance.host, about=about, generation=instance.generation, action=action, undo=undo)
 
 
-def start_action(instance: Instance, image: Image) -> StartMachine:
+def start_action(instance: Instance, image: Image, chains: tuple[Chain, ...]) -> StartMachine:
     """The order that makes QEMU run; the same at launch, at start and after a host's boot."""
     return StartMachine(
         instance=instance.id,
@@ -32,6 +33,7 @@ def start_action(instance: Instance, image: Image) -> StartMachine:
         hardware=instance.hardware,
         kernel_args=None if image.kernel_args is None else f"{image.kernel_args} {_own_names(instance)}",
         uid_slot=instance.uid_slot,
+        chains=chains,
     )
 
 
@@ -44,9 +46,13 @@ def _own_names(instance: Instance) -> str:
 
 
 def disk_action(instance: Instance, volume: Volume) -> CreateDisk:
-    """The order that makes an instance's disk, empty over its template's."""
+    """The order that makes an instance's disk, empty over what it stands on."""
     return CreateDisk(
-        volume=volume.id, template=instance.template, size_gib=volume.size_gib, uid_slot=instance.uid_slot
+        volume=volume.id,
+        template=instance.template,
+        size_gib=volume.size_gib,
+        uid_slot=instance.uid_slot,
+        over=volume.over,
     )
 
 

@@ -71,7 +71,13 @@ def publish(cluster: Cluster, instance: Instance, name: str, draw: Draw, now: fl
         return Refusal(why=Why.CONFLICT, reason=f"{instance.name} is running", hint=hint)
     volume = cluster.volumes[instance.hardware.disks()[0].volume]
     template = _next(cluster, instance.project, name, instance.size, (draw, now, Origin.PUBLISHED))
-    action = PublishTemplate(template=template.id, instance=instance.id, volume=volume.id, parent=instance.template)
+    action = PublishTemplate(
+        template=template.id,
+        instance=instance.id,
+        volume=volume.id,
+        parent=instance.template,
+        below=cluster.below(volume.id),
+    )
     plan = _plan(Verb.PUBLISH, template, instance.host, action)
     return replace(
         plan,

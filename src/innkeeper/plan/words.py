@@ -27,6 +27,7 @@ from innkeeper.model.actions import (
     ResumeMachine,
     StartMachine,
     StopMachine,
+    TakeSnapshot,
     TemplateAction,
     WriteSeed,
 )
@@ -38,6 +39,7 @@ from innkeeper.model.observed import (
     Phase,
     Report,
     Sample,
+    SnapshotState,
     StepProgress,
     TemplateState,
 )
@@ -78,6 +80,9 @@ def report_words(report: Report, names: Mapping[str, str] = NO_NAMES) -> str:
             return f"{_name(report.instance, names)} {_doing(report)}"
         case TemplateState():
             return f"template {_name(report.template, names)} is ready"
+        case SnapshotState():
+            how = "" if report.taken.consistent else ", as after a loss of power"
+            return f"snapshot {_name(report.snapshot, names)} is taken{how}"
         case HostState():
             facts = report.facts
             return (
@@ -117,7 +122,16 @@ class Names(Mapping[str, str]):
 
     def _tables(self) -> tuple[Mapping[Any, Noun], ...]:
         have = self._cluster
-        return (have.instances, have.volumes, have.networks, have.nics, have.templates, have.hosts, have.projects)
+        return (
+            have.instances,
+            have.volumes,
+            have.snapshots,
+            have.networks,
+            have.nics,
+            have.templates,
+            have.hosts,
+            have.projects,
+        )
 
 
 def _noun_name(noun: Noun) -> str:
@@ -135,7 +149,7 @@ def _action(action: Action, names: Mapping[str, str]) -> str:
     match action:
         case StartMachine() | StopMachine() | PauseMachine() | ResumeMachine() | ForgetMachine():
             return _machine(action, names)
-        case CreateDisk() | DeleteDisk() | WriteSeed():
+        case CreateDisk() | DeleteDisk() | WriteSeed() | TakeSnapshot():
             return _disk(action, names)
         case ConvergeNetwork() | ApplyNetwork():
             return _network(action, names)
@@ -165,12 +179,14 @@ def _machine(action: MachineAction, names: Mapping[str, str]) -> str:
 def _disk(action: DiskAction, names: Mapping[str, str]) -> str:
     match action:
         case CreateDisk(size_gib=size_gib):
-            template = _name(action.template, names)
-            return f"create disk {_name(action.volume, names)} of {size_gib} GiB from {template}"
+            below = f"from {_name(action.template, names)}" if action.over is None else f"over {action.over}"
+            return f"create disk {_name(action.volume, names)} of {size_gib} GiB {below}"
         case DeleteDisk():
             return f"delete disk {_name(action.volume, names)}"
         case WriteSeed():
             return f"write seed of {_name(action.instance, names)}"
+        case TakeSnapshot():
+            return f"take snapshot {_name(action.snapshot, names)} of {_name(action.instance, names)}"
         case _:
             assert_never(action)
 

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from innkeeper.model.actions import BuildTemplate, ImportTemplate, PublishTemplate
+from innkeeper.model.actions import BuildTemplate, Chain, ImportTemplate, PublishTemplate
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import TemplateId
 from innkeeper.model.observed import Report, StepProgress, TemplateState
 from innkeeper.model.template import Image
 from innkeeper.model.work import Accepted, Done, Order, Outcome, Refused
 from innkeeper.sim.metal.pool import GIB
+from innkeeper.sim.snapshots import chain_objections
 from innkeeper.sim.state import Key, SimState, key_of
 
 LongAction = BuildTemplate | ImportTemplate | PublishTemplate
@@ -197,12 +198,14 @@ def _examine_publish(state: SimState, action: PublishTemplate) -> _Making | Refu
         return Refused(reason=f"machine {action.instance} runs, so its disk is not at rest", hint="Stop it first.")
     if disk is None:
         return Refused(reason=f"disk {action.volume} is not on this host")
-    if parent is None or disk.template != action.parent:
+    if parent is None or disk.made.template != action.parent:
         return Refused(reason=f"disk {action.volume} does not depend on template {action.parent}")
+    for refused in chain_objections(state, (Chain(volume=action.volume, below=action.below),)):
+        return refused
     image = replace(
         parent,
         digest=_digest(action.template),
-        virtual_size_bytes=disk.size_gib * GIB,
-        stored_bytes=parent.stored_bytes + disk.used_bytes,
+        virtual_size_bytes=disk.made.size_gib * GIB,
+        stored_bytes=parent.stored_bytes + sum(state.pool.disks[v].used_bytes for v in (action.volume, *action.below)),
     )
     return _Making(image=image, duration_s=image.stored_bytes / GIB * _PUBLISH_S_PER_GIB)

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import assert_never
 
-from innkeeper.model.actions import ForgetMachine, MachineAction, PauseMachine, ResumeMachine, StartMachine, StopMachine
+from innkeeper.model.actions import (
+    Chain,
+    ForgetMachine,
+    MachineAction,
+    PauseMachine,
+    ResumeMachine,
+    StartMachine,
+    StopMachine,
+)
 from innkeeper.model.hardware import Firmware, SeedDisk
 from innkeeper.model.ids import InstanceId
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.work import Done, Refused
 from innkeeper.sim.metal.guests import Due, Machine, SerialLine
 from innkeeper.sim.metal.pool import MIB
+from innkeeper.sim.snapshots import chain_objections
 from innkeeper.sim.state import SimState
 
 _VCPUS_MAX = 288  # what the q35 machine takes
@@ -149,12 +158,16 @@ def _template_objections(state: SimState, action: StartMachine) -> Iterator[Refu
 
 def _disk_objections(state: SimState, action: StartMachine) -> Iterator[Refused]:
     wanted = [disk.volume for disk in action.hardware.disks()]
+    stated = {chain.volume: chain for chain in action.chains}
+    yield from chain_objections(state, tuple(stated.get(v, Chain(volume=v)) for v in wanted if v in state.pool.disks))
     for volume in wanted:
         disk = state.pool.disks.get(volume)
         if disk is None:
             yield Refused(reason=f"{action.name} has no disk {volume} here", hint="Create the disk first.")
-        elif disk.uid_slot != action.uid_slot:
-            yield Refused(reason=f"disk {volume} belongs to user slot {disk.uid_slot}, not {action.uid_slot}")
+        elif disk.made.uid_slot != action.uid_slot:
+            yield Refused(reason=f"disk {volume} belongs to user slot {disk.made.uid_slot}, not {action.uid_slot}")
+        elif disk.taken is not None:
+            yield Refused(reason=f"disk {volume} is frozen, so {action.name} cannot write to it")
         elif volume in state.pool.being_read:
             yield Refused(
                 reason=f"disk {volume} is being copied into a template", hint="Start again when that has ended."

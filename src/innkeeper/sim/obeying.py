@@ -24,6 +24,7 @@ from innkeeper.model.actions import (
     CreateDisk,
     DeleteDisk,
     DeleteTemplate,
+    DiskAction,
     ForgetMachine,
     ImportTemplate,
     PauseMachine,
@@ -31,6 +32,7 @@ from innkeeper.model.actions import (
     ResumeMachine,
     StartMachine,
     StopMachine,
+    TakeSnapshot,
     WriteSeed,
 )
 from innkeeper.model.ids import InstanceId, Kind, Ref
@@ -40,6 +42,7 @@ from innkeeper.ports.host import HostAway
 from innkeeper.sim import machines
 from innkeeper.sim.faults import Fault, Killed
 from innkeeper.sim.long import LongOrders
+from innkeeper.sim.snapshots import take
 from innkeeper.sim.state import Key, SimSeed, SimState, key_of
 
 Answer = Outcome | HostAway | Killed
@@ -137,7 +140,7 @@ class Obeying:
         match action:
             case StartMachine() | StopMachine() | PauseMachine() | ResumeMachine() | ForgetMachine():
                 return machines.carry_out(self._state, action)
-            case CreateDisk() | DeleteDisk() | WriteSeed():
+            case CreateDisk() | DeleteDisk() | WriteSeed() | TakeSnapshot():
                 return self._disk_effect(action, user_data)
             case ApplyNetwork():
                 return self._state.networks.apply(action, self._state.cards()) or Done()
@@ -151,7 +154,7 @@ class Obeying:
             case _:
                 assert_never(action)
 
-    def _disk_effect(self, action: CreateDisk | DeleteDisk | WriteSeed, user_data: bytes) -> Outcome:
+    def _disk_effect(self, action: DiskAction, user_data: bytes) -> Outcome:
         match action:
             case CreateDisk():
                 return self._state.pool.create(action) or Done()
@@ -160,6 +163,9 @@ class Obeying:
             case WriteSeed():
                 self._state.seeds[action.instance] = SimSeed(action=action, user_data=user_data)
                 return Done()
+            case TakeSnapshot():
+                taken = take(self._state, action)
+                return taken if isinstance(taken, Refused) else Done(states=(taken,))
             case _:
                 assert_never(action)
 
@@ -184,7 +190,7 @@ class Obeying:
         if isinstance(outcome, Done):
             instance = _machine_of(order.action)
             if instance is not None:
-                outcome = Done(states=self._report(instance, order.generation))
+                outcome = Done(states=(*self._report(instance, order.generation), *outcome.states))
             return self._note(order, fault, outcome)
         return _after(fault, outcome)
 
@@ -204,7 +210,7 @@ class Obeying:
 
 def _machine_of(action: Action) -> InstanceId | None:
     """Whose state belongs to the answer."""
-    if isinstance(action, StartMachine | StopMachine | PauseMachine | ResumeMachine):
+    if isinstance(action, StartMachine | StopMachine | PauseMachine | ResumeMachine | TakeSnapshot):
         return action.instance
     return None
 

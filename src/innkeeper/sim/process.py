@@ -12,7 +12,7 @@ from typing import Protocol
 
 from innkeeper.model.host import HostFacts
 from innkeeper.model.ids import HostId, InstanceId
-from innkeeper.model.observed import HostState, Phase, Report, Sample, StepProgress, TemplateState
+from innkeeper.model.observed import HostState, Phase, Report, Sample, SnapshotState, StepProgress, TemplateState
 from innkeeper.model.work import Order
 from innkeeper.ports.streams import ExecRequest
 from innkeeper.sim.faults import Killed
@@ -68,6 +68,8 @@ def _subject(report: Report) -> object:
             return (StepProgress, report.operation, report.step)
         case TemplateState():
             return report.template
+        case SnapshotState():
+            return report.snapshot
         case HostState():
             return report.host
         case Sample():

@@ -250,7 +250,9 @@ class SimState:
         self.machines[action.instance] = machine
         self.endings.pop(action.instance, None)
         self.memory_used_mib += action.hardware.memory_mib
-        self.holders.update((disk.volume, action.instance) for disk in action.hardware.disks())
+        for disk in action.hardware.disks():
+            self.holders[disk.volume] = action.instance
+            self.pool.begin(disk.volume)
         self.expect(machine, machine.boot(self.clock.monotonic(), self.clock.now()))
 
     def expect(self, machine: Machine, due: list[tuple[float, Due]]) -> None:

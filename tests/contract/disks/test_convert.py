@@ -19,6 +19,7 @@ from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.inspect import Limits
 from innkeeper.drivers.qcow2.render import DISK, GIB, Tools
 from innkeeper.drivers.qcow2.templates import Templates
+from innkeeper.model.actions import Chain
 from innkeeper.model.ids import TemplateId, VolumeId
 from tests.contract.disks.images import GOOD, HOSTILE_QCOW2, HOSTILE_RAW, MIB, Hostile, image
 from tests.contract.disks.pools import (
@@ -254,7 +255,7 @@ async def test_a_volume_is_flattened_with_what_is_below(root: Path) -> None:
     io(volume, "write -P 9 1M 1M", "write -P 5 2000M 1M")
     heard = Heard()
     async with Templates(root).stage(T2) as staging:
-        made = await Converter(root, WORKER).flatten(V1, T1, staging, heard)
+        made = await Converter(root, WORKER).flatten(Chain(volume=V1), T1, staging, heard)
         told = io(made, "read -P 7 0 1M", "read -P 9 1M 1M", "read -P 7 2M 1M", "read -P 0 3M 9M", "read -P 5 2000M 1M")
         assert "failed" not in told
         assert (await Templates(root).measure(staging, None)).virtual_size_bytes == 2 * GIB
@@ -272,7 +273,7 @@ async def test_a_running_instance_s_volume_is_not_flattened(root: Path) -> None:
         assert process.stdout.read(8) == b"qemu-io>"
         async with Templates(root).stage(T2) as staging:
             with pytest.raises(DiskFailed, match="in use"):
-                await Converter(root, WORKER).flatten(V1, T1, staging, lambda _: None)
+                await Converter(root, WORKER).flatten(Chain(volume=V1), T1, staging, lambda _: None)
             assert list(staging.iterdir()) == []
     finally:
         process.communicate(b"quit\n", timeout=30)
@@ -287,5 +288,5 @@ async def test_a_volume_whose_header_was_rewritten_is_not_flattened(root: Path, 
     )
     async with Templates(root).stage(T2) as staging:
         with pytest.raises(ImageRefused, match="shadow"):
-            await Converter(root, WORKER).flatten(V1, T1, staging, lambda _: None)
+            await Converter(root, WORKER).flatten(Chain(volume=V1), T1, staging, lambda _: None)
         assert list(staging.iterdir()) == []

@@ -124,7 +124,7 @@ def test_what_is_below_is_read_and_what_is_written_stays(folder: Path) -> None:
     )
     assert "verification failed" not in told.stdout
     assert "No errors" in qemu_img(folder, "check", "-f", "qcow2", ours.name)
-    # The header keeps its say about what is below, which check_volume compares.
+    # The header keeps its say about what is below, which check_chain compares.
     head, header = header_of(ours)
     assert qcow2.backing_file(head, header) == BELOW
 

@@ -16,6 +16,7 @@ from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused, PoolFull
 from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.render import DISK, GIB
 from innkeeper.drivers.qcow2.templates import Templates
+from innkeeper.model.actions import Chain
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import TemplateId, VolumeId
 from innkeeper.model.template import Image
@@ -63,7 +64,7 @@ async def test_a_volume_whose_template_is_gone_is_not_started(root: Path) -> Non
     await Volumes(root).create_overlay(V1, T1, 5, OWNER)
     (root / "templates" / T1 / DISK).unlink()
     with pytest.raises(DiskFailed, match=f"the disk of template {T1}, below volume {V1}, is missing"):
-        await Volumes(root).check_volume(V1, T1)
+        await Volumes(root).check_chain(Chain(volume=V1), T1)
 
 
 async def test_a_disk_that_a_process_has_open_is_not_deleted(root: Path) -> None:
@@ -106,7 +107,7 @@ async def test_a_header_that_names_another_template_is_refused(root: Path) -> No
     path = root / "volumes" / f"{V1}.qcow2"
     path.write_bytes(path.read_bytes().replace(T1.encode(), T2.encode()))
     with pytest.raises(ImageRefused, match=T2):
-        await Volumes(root).check_volume(V1, T1)
+        await Volumes(root).check_chain(Chain(volume=V1), T1)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", "x" * 64, "vol\0", "VOL"])
@@ -127,7 +128,7 @@ async def test_no_plain_file_is_not_opened(root: Path, kind: str) -> None:
     else:
         os.mkfifo(path)
     with pytest.raises(DiskFailed):
-        await asyncio.wait_for(Volumes(root).check_volume(V1, T1), 10)
+        await asyncio.wait_for(Volumes(root).check_chain(Chain(volume=V1), T1), 10)
 
 
 async def test_a_smaller_disk_than_the_template_s_is_refused(tmp_path: Path) -> None:

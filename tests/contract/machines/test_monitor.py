@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from innkeeper.drivers.qemu.blocks.disks import Disks
 from innkeeper.drivers.qemu.qmp import Monitor, NoAnswer, Rejected
 from innkeeper.drivers.qemu.seen import Event, Resumed, Stopped
 from innkeeper.model.hardware import AGENT_CHANNEL
@@ -20,10 +21,25 @@ pytestmark = pytest.mark.slow
 
 Question = Callable[[Monitor], Awaitable[object]]
 
+
+async def space(monitor: Monitor) -> object:
+    return await Disks(monitor).out_of_space()
+
+
+async def counters(monitor: Monitor) -> object:
+    return await Disks(monitor).counters()
+
+
+async def tops(monitor: Monitor) -> object:
+    return await Disks(monitor).tops()
+
+
+async def left(monitor: Monitor) -> None:
+    await Disks(monitor).drop_unused()
+
+
 STATUS: Question = Monitor.run
 CHANNELS: Question = Monitor.open_ends
-SPACE: Question = Monitor.out_of_space
-COUNTERS: Question = Monitor.block_counters
 
 STATS = {"rd_bytes": 1, "wr_bytes": 2, "rd_operations": 3, "wr_operations": 4}
 ODD: dict[tuple[Question, str], list[Any]] = {
@@ -33,8 +49,16 @@ ODD: dict[tuple[Question, str], list[Any]] = {
         *([{"label": [], "frontend-open": True}], [{"label": "x", "frontend-open": "yes"}]),
         [{"label": "x", "frontend-open": True}] * 10_000,
     ],
-    (SPACE, "query-block"): [{"a": 1}, None, 7, "text", [None], [[]], [{"io-status": []}]],
-    (COUNTERS, "query-blockstats"): [
+    (space, "query-block"): [{"a": 1}, None, 7, "text", [None], [[]], [{"io-status": []}]],
+    (tops, "query-block"): [
+        *({"a": 1}, None, 7, "text", [None], [[]], [{"inserted": None}], [{"inserted": {}}]),
+        [{"inserted": {"node-name": 5}}],
+    ],
+    (left, "query-fdsets"): [
+        *({"a": 1}, None, 7, "text", [None], [{}], [{"fds": []}], [{"fdset-id": 1, "fds": 5}]),
+        *([{"fdset-id": "x", "fds": []}], [{"fdset-id": 1, "fds": [{"opaque": 5}]}], [{"fdset-id": -1, "fds": []}]),
+    ],
+    (counters, "query-blockstats"): [
         *({"a": 1}, None, 7, "text", [None], [{}], [{"stats": 5}], [{"stats": STATS, "qdev": 5}]),
         *([{"stats": STATS | {"rd_bytes": odd}}] for odd in ("many", None, True, 1.5, -1, 10**30)),
         [{"stats": {k: v for k, v in STATS.items() if k != "wr_operations"}}],
@@ -118,8 +142,8 @@ async def test_an_answer_that_makes_sense_is_one(heard: Heard) -> None:
     await heard.connect()
     assert await heard.monitor.run() == "paused"
     assert await heard.monitor.open_ends() == {"a"}
-    assert await heard.monitor.out_of_space()
-    assert (await heard.monitor.block_counters())["disk-1"].written_bytes == 2
+    assert await Disks(heard.monitor).out_of_space()
+    assert (await Disks(heard.monitor).counters())["disk-1"].written_bytes == 2
 
 
 @pytest.mark.parametrize(

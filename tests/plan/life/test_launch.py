@@ -25,7 +25,8 @@ from innkeeper.model.instance import FirstBoot, Size, Wanted
 from innkeeper.model.observed import Phase
 from innkeeper.model.plans import Plan, Verb, Why
 from innkeeper.model.template import Origin
-from innkeeper.plan.launch import LaunchWish, launch, launch_together
+from innkeeper.plan.intake.origin import LaunchWish
+from innkeeper.plan.launch import launch, launch_together
 from tests.plan.clusters import (
     GIB,
     H1,

@@ -12,7 +12,8 @@ from innkeeper.model.host import Host
 from innkeeper.model.ids import HostId, Kind
 from innkeeper.model.network import Network
 from innkeeper.model.plans import Plan, Why
-from innkeeper.plan.launch import LaunchWish, launch
+from innkeeper.plan.intake.origin import LaunchWish
+from innkeeper.plan.launch import launch
 from innkeeper.plan.size import NAMED, capacity, free
 from tests.plan.clusters import (
     MINE,

@@ -13,7 +13,7 @@ from innkeeper.drivers.metadata.hand import Seeds
 from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.render import DISK
 from innkeeper.drivers.qcow2.templates import Templates
-from innkeeper.model.actions import SeedCard, WriteSeed
+from innkeeper.model.actions import Chain, SeedCard, WriteSeed
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import InstanceId, SecretId, SecretRef, TemplateId, VolumeId
 from innkeeper.model.template import Image
@@ -84,7 +84,7 @@ async def prepare(root: Path) -> tuple[int, str]:
         await templates.adopt(TEMPLATE, staging, image)
     await volumes.create_overlay(VOLUME, TEMPLATE, 5, os.geteuid())
     await seeds.write(SEED, USER_DATA.encode())
-    await volumes.check_volume(VOLUME, TEMPLATE)
+    await volumes.check_chain(Chain(volume=VOLUME), TEMPLATE)
     return await seeds.open(SEED.instance), kernel_args
 
 
@@ -136,4 +136,4 @@ async def test_user_data_names_keys_and_addresses_arrive(tmp_path: Path) -> None
         "qemu-img", "check", "-q", "-f", "qcow2", str(tmp_path / "volumes" / f"{VOLUME}.qcow2")
     )
     assert await check.wait() == 0
-    await Volumes(tmp_path).check_volume(VOLUME, TEMPLATE)
+    await Volumes(tmp_path).check_chain(Chain(volume=VOLUME), TEMPLATE)

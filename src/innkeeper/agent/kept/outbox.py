@@ -13,7 +13,7 @@ from pathlib import Path
 
 from innkeeper.agent.kept.keeping import keep
 from innkeeper.model.ids import InstanceId
-from innkeeper.model.observed import HostState, MachineState, Report, Sample, StepProgress, TemplateState
+from innkeeper.model.observed import HostState, MachineState, Report, Sample, SnapshotState, StepProgress, TemplateState
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ def _about(report: Report) -> object:
             return ("machine", report.instance)
         case TemplateState():
             return ("template", report.template)
+        case SnapshotState():
+            return ("snapshot", report.snapshot)
         case HostState():
             return "host"
         case StepProgress():

@@ -10,6 +10,7 @@ from innkeeper.agent.faults import CannotObey
 from innkeeper.agent.kept.outbox import Outbox
 from innkeeper.agent.orders.disks import Disks
 from innkeeper.agent.orders.networks import Networks
+from innkeeper.agent.orders.snapshots import Snapshots
 from innkeeper.agent.orders.starting import Starting
 from innkeeper.agent.orders.templates import Templates
 from innkeeper.agent.watching.machines import Machines
@@ -29,11 +30,12 @@ from innkeeper.model.actions import (
     ResumeMachine,
     StartMachine,
     StopMachine,
+    TakeSnapshot,
     TemplateAction,
     WriteSeed,
 )
 from innkeeper.model.ids import HostId, InstanceId, Kind, TemplateId
-from innkeeper.model.observed import Phase, State, StepProgress, TemplateState
+from innkeeper.model.observed import Phase, SnapshotState, State, StepProgress, TemplateState
 from innkeeper.model.work import Done, Order
 
 _WHOLE = "a host is given whole networks: ConvergeNetwork becomes ApplyNetwork before it is sent"
@@ -47,6 +49,7 @@ class Hands:
     machines: Machines
     starting: Starting
     disks: Disks
+    snapshots: Snapshots
     networks: Networks
     templates: Templates
 
@@ -73,6 +76,8 @@ class Carrying:
                 await self._machine(action, order.generation)
             case CreateDisk() | DeleteDisk() | WriteSeed():
                 await hands.disks.carry_out(action)
+            case TakeSnapshot():
+                await hands.snapshots.take(action, order.generation)
             case ApplyNetwork():
                 await hands.networks.apply(action, hands.roster.up())
             case ConvergeNetwork():
@@ -88,7 +93,8 @@ class Carrying:
         match order.about.kind:
             case Kind.INSTANCE:
                 machine = self._hands.roster.state(InstanceId(order.about.id))
-                return () if machine is None else (machine,)
+                snapshot = await self._snapshot(order.action) if isinstance(order.action, TakeSnapshot) else None
+                return tuple(state for state in (machine, snapshot) if state is not None)
             case Kind.TEMPLATE:
                 template = TemplateId(order.about.id)
                 image = await self._hands.templates.image(template)
@@ -97,6 +103,12 @@ class Carrying:
                 return (TemplateState(template=template, host=self._host, seq=self._outbox.seq(), image=image),)
             case _:
                 return ()
+
+    async def _snapshot(self, action: TakeSnapshot) -> SnapshotState | None:
+        taken = await self._hands.snapshots.taken(action)
+        if taken is None:
+            return None
+        return SnapshotState(snapshot=action.snapshot, host=self._host, seq=self._outbox.seq(), taken=taken)
 
     async def _machine(self, action: MachineAction, generation: int) -> None:
         machines = self._hands.machines

@@ -1,4 +1,4 @@
-"""Disk orders: layers over templates, and seeds."""
+"""Disk orders: layers over templates and over other disks, and seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from innkeeper.agent.faults import CannotObey
 from innkeeper.drivers.metadata.hand import Seeds
 from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.templates import Templates
-from innkeeper.model.actions import CreateDisk, DeleteDisk, DiskAction, WriteSeed
+from innkeeper.model.actions import CreateDisk, DeleteDisk, WriteSeed
 from innkeeper.model.ids import InstanceId, SecretRef, TemplateId
 from innkeeper.ports.launcher import Users
 
@@ -27,11 +27,11 @@ class Disks:
         self._users = users
         self._redeem = redeem
 
-    async def carry_out(self, action: DiskAction) -> None:
+    async def carry_out(self, action: CreateDisk | DeleteDisk | WriteSeed) -> None:
         match action:
             case CreateDisk():
                 owner = self._users.of_slot(action.uid_slot)
-                await self._volumes.create_overlay(action.volume, action.template, action.size_gib, owner)
+                await self._volumes.create_overlay(action.volume, action.template, action.size_gib, owner, action.over)
             case DeleteDisk():
                 await self._volumes.delete(action.volume)
             case WriteSeed():

@@ -14,10 +14,10 @@ from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.places import Places
 from innkeeper.drivers.qcow2.templates import Templates
 from innkeeper.drivers.qemu.render import Accelerator, CardFacts
-from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, StartSpec, UefiFiles
-from innkeeper.model.actions import StartMachine
-from innkeeper.model.hardware import Firmware
-from innkeeper.model.ids import NicId, VolumeId
+from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, LayerFile, StartSpec, UefiFiles
+from innkeeper.model.actions import Chain, StartMachine
+from innkeeper.model.hardware import Disk, Firmware
+from innkeeper.model.ids import NicId
 from innkeeper.ports.launcher import Users
 
 
@@ -81,16 +81,21 @@ class Starting:
             binary=ways.binary,
             accelerator=ways.accelerator,
             confinement=Confinement(uid=uid, gid=uid, groups=ways.groups),
-            disks={d.volume: await self._files(action, d.volume, template.disk) for d in action.hardware.disks()},
+            disks={d.volume: await self._files(action, d, template.disk) for d in action.hardware.disks()},
             taps=taps,
             seed=ways.seeds / f"{action.instance}.iso" if action.hardware.has_seed() else None,
             boot=boot,
         )
 
-    async def _files(self, action: StartMachine, volume: VolumeId, below: Path) -> DiskFiles:
-        """The disk's files, once its header was seen to be ours.
+    async def _files(self, action: StartMachine, disk: Disk, bottom: Path) -> DiskFiles:
+        """The disk's files, once their headers were seen to be ours.
 
-        A QEMU that was taken over may have written another there.
+        A QEMU that was taken over may have written others there.
         """
-        await self._pool.volumes.check_volume(volume, action.template)
-        return DiskFiles(top=self._pool.places.volume(volume), below=((below, "qcow2"),))
+        chain = next((c for c in action.chains if c.volume == disk.volume), Chain(volume=disk.volume))
+        await self._pool.volumes.check_chain(chain, action.template)
+        places = self._pool.places
+        below = [LayerFile(name=volume, file=places.volume(volume)) for volume in chain.below]
+        # Two disks may stand over one template, each with a node of its own for it.
+        below.append(LayerFile(name=f"{action.template}.{disk.slot}", file=bottom))
+        return DiskFiles(top=places.volume(disk.volume), below=tuple(below))

@@ -16,7 +16,14 @@ from innkeeper.drivers.images.catalogue import RECIPES
 from innkeeper.drivers.images.hand import BuildRequest, build
 from innkeeper.drivers.qcow2.convert import Converter
 from innkeeper.drivers.qcow2.templates import Templates as Pool
-from innkeeper.model.actions import BuildTemplate, DeleteTemplate, ImportTemplate, PublishTemplate, TemplateAction
+from innkeeper.model.actions import (
+    BuildTemplate,
+    Chain,
+    DeleteTemplate,
+    ImportTemplate,
+    PublishTemplate,
+    TemplateAction,
+)
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import TemplateId
 from innkeeper.model.template import Image
@@ -95,7 +102,8 @@ class Templates:
         parent = await self._pool.image(action.parent)
         if parent is None:
             raise CannotObey(f"template {action.parent}, on which the disk stands, is not on this host")
-        await self._converter.flatten(action.volume, action.parent, staging, _scaled(tell, "flattening the disk"))
+        chain = Chain(volume=action.volume, below=action.below)
+        await self._converter.flatten(chain, action.parent, staging, _scaled(tell, "flattening the disk"))
         await self._pool.link_boot_files(action.parent, staging)
         return _Nature(
             firmware=parent.firmware,

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import logging
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from innkeeper.agent.faults import CannotObey
 from innkeeper.agent.watching.finding import Finding, Generation
 from innkeeper.agent.watching.roster import Roster
+from innkeeper.agent.watching.watched import Watched
 from innkeeper.drivers.qemu import hand
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.start import StartSpec, start
@@ -80,6 +82,16 @@ class Machines:
     async def resume(self, instance: InstanceId, generation: int) -> None:
         await self._running(instance).monitor.resume()
         self._roster.update(instance, generation)
+
+    @contextlib.asynccontextmanager
+    async def held(self, instance: InstanceId) -> AsyncIterator[Watched | None]:
+        """The machine, or None for one that is off. Meanwhile nobody else here starts, stops or forgets it."""
+        async with self._finding.turn(instance):
+            yield await self._finding.take_up(instance)
+
+    async def left_whole(self, instance: InstanceId) -> bool:
+        """Of a machine that is off: whether its guest ended by itself, or none ever ran."""
+        return await asyncio.to_thread(hand.left_whole, self._finding.path(instance))
 
     async def forget(self, instance: InstanceId) -> None:
         async with self._finding.turn(instance):

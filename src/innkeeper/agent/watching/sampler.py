@@ -13,6 +13,7 @@ from innkeeper.agent.orders.networks import Networks
 from innkeeper.agent.watching.roster import Roster
 from innkeeper.drivers.linuxnet.hand import LinuxNet, NetFailed, NicCounters
 from innkeeper.drivers.qemu import process
+from innkeeper.drivers.qemu.blocks.disks import Disks
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.qmp import NoAnswer, Rejected
 from innkeeper.model.ids import InstanceId, NicId
@@ -68,7 +69,7 @@ class Sampler:
 
     async def _sample(self, instance: InstanceId, machine: Machine, traffic: Mapping[NicId, NicCounters]) -> Sample:
         pid = machine.record.pid
-        disks = (await machine.monitor.block_counters()).values()
+        disks = (await Disks(machine.monitor).counters()).values()
         # Adding up all its pages takes the kernel a while for a large guest.
         memory_mib = await asyncio.to_thread(_memory_mib, pid)
         cpu_s = process.cpu_s(pid)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from innkeeper.agent.watching.guests import Guest
+from innkeeper.agent.watching.stillness import Stillness
 from innkeeper.drivers.qemu import hand
 from innkeeper.drivers.qemu.directory import CONSOLE, LineBusy
 from innkeeper.drivers.qemu.machine import Machine
@@ -35,6 +36,7 @@ class Watched:
     def __init__(self, machine: Machine, changed: Callable[[], None], ended: Callable[[End], None]) -> None:
         self.machine = machine
         self.guest = Guest(machine, changed)
+        self.stillness = Stillness(machine)
         # How long the guest may take to shut down, while somebody waits for that.
         self._asked_s: float | None = None
         self._changed = changed
@@ -49,6 +51,7 @@ class Watched:
             ("watching", self._follow),
             ("asking the guest of", self.guest.run),
             ("looking after", self._look_after),
+            ("letting go of the guest of", self.stillness.run),
         )
         self._tasks = [group.create_task(steady(f"{what} {name}", loop)) for what, loop in loops]
 

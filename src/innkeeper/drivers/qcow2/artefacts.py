@@ -136,7 +136,7 @@ def seal(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise DiskFailed(f"{path} is no plain file", "Make the template again")
+            raise DiskFailed(f"{path} is no plain file", "Somebody changed the pool by hand: put the file back")
         if os.fstat(fd).st_uid != os.geteuid():
             os.fchown(fd, os.geteuid(), os.getegid())
         os.fchmod(fd, 0o444)

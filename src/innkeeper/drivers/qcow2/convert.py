@@ -6,7 +6,7 @@ qemu-img parses what strangers wrote, so it runs as a user who may do nothing, w
               the copy is inspected and converted. Whoever owns the source may write to it all the while: a header
               changed between inspecting and converting could name any file of this host, so the original never counts.
     flatten   runs as the user of the instance, who may read the volume anyway, with the descriptors of volume and
-              template: it can read what the guest could read and nothing else.
+              all below it: it can read what the guest could read and nothing else.
 
 What comes out is a qcow2 that qemu-img wrote just now, and it is inspected and checked as if it came from outside, too.
 Deliberately absent for now: namespaces and Landlock around the tool, and other formats than qcow2 and raw. The first
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from innkeeper.drivers.qcow2.artefacts import disk_size, open_source, read_sampl
 from innkeeper.drivers.qcow2.confined import Progress, Run, run
 from innkeeper.drivers.qcow2.copying import copy_privately
 from innkeeper.drivers.qcow2.faults import DiskFailed, ImageRefused
-from innkeeper.drivers.qcow2.inspect import Limits, check_overlay, inspect
+from innkeeper.drivers.qcow2.inspect import Limits, inspect
+from innkeeper.drivers.qcow2.layers.chains import check_chain
 from innkeeper.drivers.qcow2.places import Places, in_use, in_words, open_regular
 from innkeeper.drivers.qcow2.render import (
     CLUSTER,
@@ -36,12 +37,12 @@ from innkeeper.drivers.qcow2.render import (
     Bounds,
     Tools,
     alone,
-    backing_name,
     check,
     confined,
     convert,
     layered,
 )
+from innkeeper.model.actions import Chain
 from innkeeper.model.ids import TemplateId, VolumeId
 from innkeeper.ports.tasks import to_the_end
 
@@ -100,24 +101,17 @@ class Converter:
             )
             return await self._convert(job, staging, lambda f: said(_COPYING_SHARE + f * (1 - _COPYING_SHARE)))
 
-    async def flatten(self, volume: VolumeId, template: TemplateId, staging: Path, said: Progress) -> Path:
+    async def flatten(self, chain: Chain, template: TemplateId, staging: Path, said: Progress) -> Path:
         """A stopped instance's disk, with all that stands below it, as one disk in the staging folder.
 
         Raises:
-            ImageRefused: the volume's header is not what we wrote.
+            ImageRefused: the header of a volume is not what we wrote.
             PoolFull, DiskFailed: the host cannot, or the disk is in use.
         """
         async with self._tidy(staging):
-            top = await to_the_end(partial(self._open_stopped, volume))
-            try:
-                below = await to_the_end(partial(self._open_template, template))
-                try:
-                    job = await to_the_end(partial(self._flattening, volume, template, (top, below)))
-                    return await self._convert(job, staging, said)
-                finally:
-                    os.close(below)
-            finally:
-                os.close(top)
+            with ExitStack() as opened:
+                job = await to_the_end(partial(self._flattening, chain, template, opened))
+                return await self._convert(job, staging, said)
 
     async def _convert(self, job: _Job, staging: Path, said: Progress) -> Path:
         uid = _identity(job.uid, job.doing)
@@ -173,27 +167,27 @@ class Converter:
         finally:
             os.close(fd)
 
-    def _open_stopped(self, volume: VolumeId) -> int:
-        fd = open_regular(self._places.volume(volume), os.O_RDONLY, f"volume {volume}", self._root)
-        if in_use(fd):
-            os.close(fd)
-            raise DiskFailed(f"volume {volume} is in use by a running QEMU", "Stop its instance first")
-        return fd
-
-    def _open_template(self, template: TemplateId) -> int:
-        return open_regular(self._places.disk(template), os.O_RDONLY, f"the disk of template {template}", self._root)
-
-    def _flattening(self, volume: VolumeId, template: TemplateId, fds: tuple[int, int]) -> _Job:
-        with in_words(f"reading volume {volume}", self._root):
-            head = os.pread(fds[0], CLUSTER, 0)
-            owner = os.fstat(fds[0]).st_uid
+    def _flattening(self, chain: Chain, template: TemplateId, opened: ExitStack) -> _Job:
+        """All layers are opened, and belong to `opened`. They are read by who may read the topmost."""
+        top, *below = (chain.volume, *chain.below)
+        fds = [self._open_volume(volume, opened) for volume in (top, *below)]
+        if in_use(fds[0]):
+            raise DiskFailed(f"volume {top} is in use by a running QEMU", "Stop its instance first")
+        headers = check_chain(chain, template, fds, self._root)
+        disk = open_regular(self._places.disk(template), os.O_RDONLY, f"the disk of template {template}", self._root)
+        opened.callback(os.close, disk)
         return _Job(
-            doing=f"publishing volume {volume}",
-            source=layered(*fds),
-            fds=fds,
-            uid=owner,
-            virtual_bytes=check_overlay(head, backing_name(template)).size_bytes,
+            doing=f"publishing volume {top}",
+            source=layered((*fds, disk)),
+            fds=(*fds, disk),
+            uid=os.fstat(fds[0]).st_uid,
+            virtual_bytes=headers[0].size_bytes,
         )
+
+    def _open_volume(self, volume: VolumeId, opened: ExitStack) -> int:
+        fd = open_regular(self._places.volume(volume), os.O_RDONLY, f"volume {volume}", self._root)
+        opened.callback(os.close, fd)
+        return fd
 
     def _hand_over(self, staging: Path, uid: int | None) -> None:
         with in_words(f"preparing {staging}", self._root):

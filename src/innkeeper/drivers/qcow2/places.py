@@ -1,6 +1,8 @@
 """Where things lie in a pool, and how they get there: whole or not at all, and durable when the call returns.
 
-    ROOT/volumes/<volume id>.qcow2                          0600, owned by the user of the instance's QEMU
+    ROOT/volumes/<volume id>.qcow2                          0600, owned by the user of the instance's QEMU;
+                                                            frozen: 0444, ours, never written again
+                 <volume id>.frozen                         what is told of the snapshot that froze it
     ROOT/templates/<template id>/disk.qcow2                 0444: never written again
                                  vmlinuz, initrd.img        only where the machine is started directly
                                  template.json              the Image, in the model's codec
@@ -50,6 +52,12 @@ class Places:
 
     def volume(self, volume: VolumeId) -> Path:
         return self.volumes / f"{_checked(volume)}.qcow2"
+
+    def frozen(self, volume: VolumeId) -> Path:
+        return self.volumes / f"{_checked(volume)}.frozen"
+
+    def freezing(self, volume: VolumeId) -> Path:
+        return self.volumes / f"{_checked(volume)}.freezing"
 
     def template(self, template: TemplateId) -> Path:
         return self.templates / _checked(template)
@@ -137,10 +145,21 @@ def write_sparse(path: Path, content: SparseFile, owner_uid: int) -> None:
 
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
+# QEMU locks one byte for each right that it uses on an image, from 100 on (block/file-posix.c); this is writing.
+_WRITING_BYTE = 101
 
 
 def in_use(fd: int) -> bool:
     """Whether a QEMU or qemu-img has this image open, in whatever way: each locks bytes of it."""
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    return _is_locked(fd, 0, 0)
+
+
+def is_written(fd: int) -> bool:
+    """Whether a QEMU or qemu-img has this image open and may write to it. A layer below others is only read."""
+    return _is_locked(fd, _WRITING_BYTE, 1)
+
+
+def _is_locked(fd: int, first: int, length: int) -> bool:
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)
     found: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
     return found != fcntl.F_UNLCK

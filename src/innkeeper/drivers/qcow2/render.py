@@ -17,6 +17,7 @@ Every argv names every format. A format that is left to be guessed is chosen by 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from innkeeper.drivers.qcow2.header import (
@@ -27,7 +28,7 @@ from innkeeper.drivers.qcow2.header import (
     Header,
     pack_extension,
 )
-from innkeeper.model.ids import TemplateId
+from innkeeper.model.ids import TemplateId, VolumeId
 
 GIB = 1 << 30
 SIZE_GIB_MAX = 64 * 1024
@@ -58,6 +59,11 @@ class SparseFile:
 def backing_name(template: TemplateId) -> str:
     """How a volume names its template's disk: relative to the folder of volumes."""
     return f"../templates/{template}/{DISK}"
+
+
+def volume_name(volume: VolumeId) -> str:
+    """How a volume names the one below it, which lies beside it."""
+    return f"{volume}.qcow2"
 
 
 def overlay(size_bytes: int, backing: str) -> SparseFile:
@@ -154,10 +160,14 @@ def alone(image_format: str, filename: str) -> str:
     return _json(_node(image_format, filename))
 
 
-def layered(overlay_fd: int, backing_fd: int) -> str:
-    """An overlay with its backing file, each by passed descriptor."""
-    top = _node("qcow2", f"/proc/self/fd/{overlay_fd}")
-    return _json(top | {"backing": _node("qcow2", f"/proc/self/fd/{backing_fd}")})
+def layered(fds: Sequence[int]) -> str:
+    """A disk with all that stands below it, each by passed descriptor, from the top down."""
+    chain: dict[str, object] | None = None
+    for fd in reversed(fds):
+        chain = _node("qcow2", f"/proc/self/fd/{fd}") | {"backing": chain}
+    if chain is None:
+        raise ValueError("a disk has one layer at least")
+    return _json(chain)
 
 
 def _node(image_format: str, filename: str) -> dict[str, object]:

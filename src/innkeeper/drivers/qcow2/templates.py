@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from innkeeper.drivers.qcow2 import header as qcow2
 from innkeeper.drivers.qcow2.artefacts import Artefacts, complete, measure, seal
 from innkeeper.drivers.qcow2.faults import DiskFailed, PoolFault
+from innkeeper.drivers.qcow2.layers.standing import in_turn, volumes_over
 from innkeeper.drivers.qcow2.places import (
     ABOUT,
     INITRD,
@@ -27,7 +27,7 @@ from innkeeper.drivers.qcow2.places import (
 )
 from innkeeper.drivers.qcow2.render import DISK, backing_name
 from innkeeper.model.codec import NotReadable, decode, encode
-from innkeeper.model.ids import TemplateId, VolumeId, is_id
+from innkeeper.model.ids import TemplateId
 from innkeeper.model.template import Image
 from innkeeper.ports.folders import sync_folder
 from innkeeper.ports.tasks import to_the_end
@@ -185,39 +185,20 @@ class Templates:
 
     def _delete(self, template: TemplateId) -> None:
         folder = self._places.template(template)
-        users = _volumes_over(self._places, template)
-        if users:
-            raise DiskFailed(
-                f"template {template} is below volumes {', '.join(users)}, which would lose everything",
-                "Delete their instances first",
-            )
-        with in_words(f"deleting template {template}", self._root):
-            if folder.exists():
-                # Gone at once by name; what a crash leaves of it is a leftover like any other.
-                doomed = self._places.staging / f"{folder.name}.{os.urandom(6).hex()}"
-                folder.rename(doomed)
-                sync_folder(folder.parent)
-                _remove(doomed, self._root)
-
-
-def _volumes_over(places: Places, template: TemplateId) -> list[VolumeId]:
-    """By what their headers say. A header that says nothing readable belongs to nobody's disk any more."""
-    name = backing_name(template)
-    found: list[VolumeId] = []
-    for path in sorted(places.volumes.glob("*.qcow2")):
-        with in_words(f"reading {path}", places.root), path.open("rb") as file:
-            head = file.read(1 << qcow2.CLUSTER_BITS)
-        if is_id(path.stem) and _stated_backing(head) == name:
-            found.append(VolumeId(path.stem))
-    return found
-
-
-def _stated_backing(head: bytes) -> str | None:
-    """What a header says stands below it; None where it says nothing that can be read."""
-    try:
-        return qcow2.backing_file(head, qcow2.parse(head))
-    except qcow2.NotReadable:
-        return None
+        # Gone at once by name; what a crash leaves of it is a leftover like any other.
+        doomed = self._places.staging / f"{folder.name}.{os.urandom(6).hex()}"
+        with in_turn(self._places), in_words(f"deleting template {template}", self._root):
+            users = volumes_over(self._places, backing_name(template))
+            if users:
+                raise DiskFailed(
+                    f"template {template} is below volumes {', '.join(users)}, which would lose everything",
+                    "Delete their instances and snapshots first",
+                )
+            if not folder.exists():
+                return
+            folder.rename(doomed)
+            sync_folder(folder.parent)
+        _remove(doomed, self._root)
 
 
 def _half_made(places: Places) -> list[Path]:

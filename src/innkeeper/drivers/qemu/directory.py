@@ -5,6 +5,8 @@
     machine.json   which process it is; written by the launcher before anybody hears of the process
     asked.json     that we asked for the end, written before asking
     exit.json      how QEMU ended, written by the launcher
+    left.json      that the guest shut itself down, told by QEMU
+    still.json     that the guest may hold its file systems still: written before it is asked to
     qemu.log  console.log  console.log.1   bounded
 
 QEMU can write none of it: it has its descriptors, and no right to the directory.
@@ -88,6 +90,8 @@ class MachineDirectory:
         self.record_file = path / RECORD
         self.exit_file = path / "exit.json"
         self.asked_file = path / "asked.json"
+        self.left_file = path / "left.json"
+        self.still_file = path / "still.json"
         self.log_file = path / "qemu.log"
         self.console_file = path / "console.log"
 
@@ -144,7 +148,8 @@ class MachineDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier run left, but for its console log, which goes on."""
-        for file in (self.record_file, self.exit_file, self.asked_file, self.log_file):
+        marks = (self.asked_file, self.left_file, self.still_file)
+        for file in (self.record_file, self.exit_file, *marks, self.log_file):
             file.unlink(missing_ok=True)
             file.with_name(f"{file.name}.new").unlink(missing_ok=True)
 
@@ -177,6 +182,10 @@ class MachineDirectory:
     def asked(self) -> str | None:
         words = _read(self.asked_file).get("words")
         return words if isinstance(words, str) else None
+
+    def mark(self, file: Path) -> None:
+        """Write down one of the facts that are there or not."""
+        _put(file, {"at": time.time()})
 
     def log_tail(self, lines: int = 3, between: str = " / ") -> str:
         """The last of QEMU's own messages, printable, and on one line unless another word is put between them."""

@@ -49,6 +49,10 @@ class Arguments:
             found[options["id"]] = int(options["fd"])
         return found
 
+    def fd_sets(self) -> list[dict[str, Any]]:
+        given = (dict(part.split("=", 1) for part in text.split(",")) for text in self.all("add-fd"))
+        return [{"fdset-id": int(options["set"]), "fds": [{"fd": int(options["fd"])}]} for options in given]
+
     def complaint(self) -> str | None:
         """What QEMU would say before giving up."""
         sets = set()
@@ -180,6 +184,9 @@ class Fake:
         labels = self._arguments.listening()
         return [{"label": label, "filename": "unix", "frontend-open": label != "qmp"} for label in labels]
 
+    def fd_sets(self) -> list[dict[str, Any]]:
+        return self._arguments.fd_sets()
+
     def _end(self, *, guest: bool, reason: str) -> None:
         self._event("SHUTDOWN", guest=guest, reason=reason)
         sys.exit(0)
@@ -206,6 +213,7 @@ def answer_to(command: str, fake: Fake | None) -> Any:
     if fake is not None:
         answers["query-status"] = {"status": fake.status, "running": fake.status == "running", "singlestep": False}
         answers["query-chardev"] = fake.channels()
+        answers["query-fdsets"] = fake.fd_sets()
     return answers.get(command)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from innkeeper.drivers.qemu import process
 from innkeeper.drivers.qemu.agent import NoAgent
+from innkeeper.drivers.qemu.blocks.disks import Disks
 from innkeeper.drivers.qemu.directory import CONSOLE, MachineDirectory, Record, boot_id, machine_uuid
 from innkeeper.drivers.qemu.machine import Machine, end_facts
 from innkeeper.drivers.qemu.qmp import NoAnswer, Rejected
@@ -18,6 +19,7 @@ from innkeeper.drivers.qemu.seen import End, Run, explain
 from innkeeper.drivers.qemu.serial import ConsoleLine
 from innkeeper.model.hardware import AGENT_CHANNEL
 from innkeeper.model.ids import InstanceId, is_id
+from innkeeper.model.observed import Ended
 from innkeeper.ports.launcher import USERS
 
 ADOPTION_TIMEOUT_S = 2.0
@@ -52,6 +54,9 @@ async def adopt(path: Path, name: str, timeout_s: float = ADOPTION_TIMEOUT_S) ->
         with contextlib.suppress(OSError):
             machine.console = await ConsoleLine.over(directory.connect(CONSOLE), directory.console_file)
         await machine.attach(timeout_s)
+        if not machine.seen.unreachable:
+            with contextlib.suppress(NoAnswer, Rejected):
+                await Disks(machine.monitor).drop_unused()
     except BaseException:
         await machine.close()
         raise
@@ -69,6 +74,15 @@ def why_ended(path: Path) -> End | None:
         os.close(held)
         return None
     return explain(end_facts(directory, record))
+
+
+def left_whole(path: Path) -> bool:
+    """Whether the guest that ran in this directory last ended by itself, or none ever ran: its disks are whole."""
+    directory = MachineDirectory(path)
+    if directory.left_file.exists() or directory.user() is None:
+        return True
+    end = why_ended(path)
+    return end is not None and end.ended is Ended.GUEST
 
 
 def strays(root: Path, known: Container[int]) -> list[process.Stray]:

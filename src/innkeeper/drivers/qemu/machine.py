@@ -7,6 +7,7 @@ both change `seen`, which wakes whoever follows `changes`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -14,12 +15,15 @@ from dataclasses import replace
 
 from innkeeper.drivers.qemu import process
 from innkeeper.drivers.qemu.agent import GuestAgent
+from innkeeper.drivers.qemu.blocks.disks import Disks
 from innkeeper.drivers.qemu.directory import CHANNELS, QMP, MachineDirectory, Record, boot_id
 from innkeeper.drivers.qemu.qmp import Monitor, NoAnswer, Rejected
 from innkeeper.drivers.qemu.render import channel_label, channel_port
 from innkeeper.drivers.qemu.seen import NO_SPACE, End, EndFacts, Event, Run, Seen, ShutDown, explain, follow
 from innkeeper.drivers.qemu.serial import ConsoleLine
 from innkeeper.model.hardware import AGENT_CHANNEL
+
+log = logging.getLogger(__name__)
 
 LAST_WORDS_TIMEOUT_S = 0.5
 # The launcher writes how a process ended right after the kernel has told both of us that it did.
@@ -68,7 +72,7 @@ class Machine:
             async with asyncio.timeout(timeout_s):
                 await monitor.connect(line or self.directory.connect(QMP), timeout_s)
                 run, ends = await monitor.run(), await monitor.open_ends()
-                full = run is Run.IO_ERROR and await monitor.out_of_space()
+                full = run is Run.IO_ERROR and await Disks(monitor).out_of_space()
         except (NoAnswer, Rejected, OSError) as error:
             await monitor.close()
             why = str(error) or f"it did not answer in {timeout_s:g} s"
@@ -172,7 +176,13 @@ class Machine:
         if self.console is not None:
             await self.console.drain(LAST_WORDS_TIMEOUT_S)
         await exit_is_written(self.directory, self.record)
-        return explain(end_facts(self.directory, self.record, self.seen.shut_down))
+        shut_down = self.seen.shut_down
+        if shut_down is not None and shut_down.by_guest:
+            try:
+                self.directory.mark(self.directory.left_file)
+            except OSError as full:
+                log.warning("%s: that its guest shut down cannot be noted: %s", self.name, full)
+        return explain(end_facts(self.directory, self.record, shut_down))
 
 
 async def exit_is_written(directory: MachineDirectory, record: Record | None) -> None:

@@ -1,7 +1,7 @@
 """The monitor of one QEMU: the few commands that we use, each with a deadline, and its events as values.
 
 Raw QMP is never passed on: some of its commands open files and sockets by name, and one (`migrate exec:`) gets a
-confined QEMU killed. What is not a method here cannot be said.
+confined QEMU killed. What is not a method here, or in blocks/disks.py, cannot be said.
 
 The other way round nothing is believed: a QEMU that its guest has taken over may answer with nonsense, and talk without
 pause. Nonsense is no answer, or no event. Talk is heard at the rate that we set; the rest waits with QEMU.
@@ -14,12 +14,11 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 
-from innkeeper.drivers.qemu.said import Odd, count, entries, field, optional, part, plain
+from innkeeper.drivers.qemu.said import Odd, count, entries, field, optional, plain
 from innkeeper.drivers.qemu.seen import (
     ChannelChanged,
     DiskTrouble,
@@ -66,14 +65,6 @@ class Rejected(Exception):
     """QEMU understood and declined; the text is its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockCounters:
-    read_bytes: int
-    written_bytes: int
-    reads: int
-    writes: int
-
-
 class Monitor:
     """One connection. Lost ones are not mended; make another."""
 
@@ -83,6 +74,7 @@ class Monitor:
         self._channels = channels
         self._heard = heard
         self._odd = False
+        self._handing_over = asyncio.Lock()
         self._client = _Client(name, self._take)
         self._line: socket.socket | None = None
 
@@ -109,32 +101,24 @@ class Monitor:
                 line.close()
 
     async def run(self) -> Run:
-        return await self._ask("query-status", lambda said: _RUNS.get(field(said, "status", str), Run.BUSY))
+        return await self.ask("query-status", lambda said: _RUNS.get(field(said, "status", str), Run.BUSY))
 
     async def pause(self) -> None:
-        await self._ask("stop", _nothing)
+        await self.ask("stop", nothing)
 
     async def resume(self) -> None:
-        await self._ask("cont", _nothing)
+        await self.ask("cont", nothing)
 
     async def press_power_button(self) -> None:
-        await self._ask("system_powerdown", _nothing)
+        await self.ask("system_powerdown", nothing)
 
     async def quit(self) -> None:
         """QEMU writes out what it holds of the disks and ends."""
-        await self._ask("quit", _nothing)
+        await self.ask("quit", nothing)
 
     async def open_ends(self) -> frozenset[str]:
         """Labels of character devices that somebody in the guest has open."""
-        return await self._ask("query-chardev", _open_ends)
-
-    async def out_of_space(self) -> bool:
-        """Whether a disk stands still because its file system was full when it was last written to."""
-        return await self._ask("query-block", _out_of_space)
-
-    async def block_counters(self) -> dict[str, BlockCounters]:
-        """By device id."""
-        return await self._ask("query-blockstats", _block_counters)
+        return await self.ask("query-chardev", _open_ends)
 
     async def drain(self, timeout_s: float) -> None:
         """Hear the last words of a QEMU that has ended, then let the line go."""
@@ -158,18 +142,34 @@ class Monitor:
             # It says how the line was lost, in every way there is, which is of no use once we want it lost.
             log.debug("the monitor of %s was let go: %s", self._name, plain(repr(error)))
 
-    async def _ask(self, command: str, pick: Callable[[object], T]) -> T:
-        """What `pick` finds in the answer.
+    async def hand_over(self, fd: int, label: str) -> int:
+        """QEMU has this open file too, in a set of descriptors with this number. It goes with us if nobody uses it."""
+        async with self._handing_over:
+            try:
+                self._client.send_fd_scm(fd)
+            except (QMPError, OSError) as error:
+                raise NoAnswer(f"QEMU of {self._name} cannot be given a file: {plain(str(error))}") from error
+            return await self.ask("add-fd", lambda said: count(said, "fdset-id"), {"opaque": label})
+
+    async def ask(
+        self,
+        command: str,
+        pick: Callable[[object], T],
+        arguments: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> T:
+        """What `pick` finds in the answer. Only for what is a method here, or in blocks/disks.py.
 
         Raises:
             NoAnswer: none came in time, or there was nothing in it that QEMU would say.
             Rejected: QEMU declined.
         """
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                return pick(await self._client.execute(command))
+            async with asyncio.timeout(timeout_s):
+                return pick(await self._client.execute(command, arguments))
         except TimeoutError:
-            raise NoAnswer(f"QEMU of {self._name} did not answer `{command}` in {COMMAND_TIMEOUT_S:g} s") from None
+            raise NoAnswer(f"QEMU of {self._name} did not answer `{command}` in {timeout_s:g} s") from None
         except ExecuteError as error:
             raise Rejected(f"QEMU of {self._name} declined `{command}`: {plain(str(error))}") from error
         except Odd as odd:
@@ -254,30 +254,10 @@ def _disk_trouble(data: object) -> DiskTrouble:
     return DiskTrouble(device, bool(optional(data, "nospace", bool)), stops, plain(optional(data, "reason", str)))
 
 
-def _nothing(_: object) -> None:
+def nothing(_: object) -> None:
     """All that there is in the answer to what is no question."""
 
 
 def _open_ends(said: object) -> frozenset[str]:
     found = [(field(entry, "label", str), field(entry, "frontend-open", bool)) for entry in entries(said)]
     return frozenset(label for label, open_ in found if open_)
-
-
-def _out_of_space(said: object) -> bool:
-    return "nospace" in [optional(entry, "io-status", str) for entry in entries(said)]
-
-
-def _block_counters(said: object) -> dict[str, BlockCounters]:
-    return dict(_counters(entry) for entry in entries(said))
-
-
-def _counters(entry: object) -> tuple[str, BlockCounters]:
-    # Virtio devices are told by a path that ends in the id of the front end.
-    id_ = (optional(entry, "qdev", str) or "").removesuffix("/virtio-backend").rpartition("/")[2]
-    stats = part(entry, "stats")
-    return id_, BlockCounters(
-        read_bytes=count(stats, "rd_bytes"),
-        written_bytes=count(stats, "wr_bytes"),
-        reads=count(stats, "rd_operations"),
-        writes=count(stats, "wr_operations"),
-    )

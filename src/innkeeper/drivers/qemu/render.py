@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, assert_never
 
+from innkeeper.drivers.qemu.blocks.nodes import DiskFacts, Layer, disk_node, raw_node
 from innkeeper.model.hardware import (
     Channels,
     Device,
@@ -40,23 +41,6 @@ ABSENT = "usb=off,vmport=off,sata=off,smbus=off"
 class Accelerator(StrEnum):
     KVM = "kvm"
     TCG = "tcg"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One file below a disk: the descriptor it was opened with, and what is in it (`qcow2` or `raw`)."""
-
-    fd: int
-    format: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskFacts:
-    """A disk's files: the writable one, then those below, downwards. `direct`: the page cache can be gone round."""
-
-    top: Layer
-    below: tuple[Layer, ...] = ()
-    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +145,8 @@ def _firmware(hardware: Hardware, facts: RunFacts) -> list[str]:
             initrd = ["-initrd", boot.initrd] if boot.initrd is not None else []
             return ["-kernel", boot.kernel, *initrd, "-append", boot.arguments]
         case Firmware.UEFI, UefiBoot() as boot:
-            code = {"node-name": "firmware-code", **_raw(boot.code, read_only=True)}
-            variables = {"node-name": "firmware-variables", **_raw(boot.variables, read_only=False)}
+            code = {"node-name": "firmware-code", **raw_node(boot.code, read_only=True)}
+            variables = {"node-name": "firmware-variables", **raw_node(boot.variables, read_only=False)}
             return [*_fd_set(boot.code), *_fd_set(boot.variables), *_blockdev(code), *_blockdev(variables)]
         case _:
             raise ValueError(f"{facts.name}: firmware {hardware.firmware} cannot be started with {facts.boot}")
@@ -194,29 +178,22 @@ def _place(slot: int) -> str:
 
 
 def _disk(disk: Disk, facts: DiskFacts, *, first: bool) -> list[str]:
-    chain: dict[str, Any] | None = None
-    for depth, layer in reversed(list(enumerate(facts.below, start=1))):
-        chain = _layer(f"{disk.volume}-{depth}", layer, chain)
-    file = _file(facts.top.fd, read_only=False, direct=facts.direct) | {"discard": "unmap"}
-    top = _format(facts.top, chain) | {
-        "node-name": disk.volume,
-        "read-only": False,
-        "discard": "unmap",
-        "detect-zeroes": "unmap",
-        "cache": {"direct": facts.direct},
-        "file": file,
-    }
-    device = f"virtio-blk-pci,id=disk-{disk.volume},drive={disk.volume},serial={disk.volume},{_place(disk.slot)}"
+    device = f"virtio-blk-pci,id={disk_device(disk)},drive={disk.volume},serial={disk.label},{_place(disk.slot)}"
     # A full pool pauses the guest, which can go on once there is room; other errors are the guest's to hear of.
     device += ",werror=enospc,rerror=report" + (",bootindex=1" if first else "")
     sets = [word for layer in (facts.top, *facts.below) for word in _fd_set(layer.fd)]
-    return [*sets, *_blockdev(top), "-device", device]
+    return [*sets, *_blockdev(disk_node(disk.volume, facts)), "-device", device]
+
+
+def disk_device(disk: Disk) -> str:
+    """How QEMU calls the disk that the guest sees, whichever volume it is."""
+    return f"disk-{disk.label}"
 
 
 def _seed(seed: SeedDisk, facts: RunFacts) -> list[str]:
     if facts.seed is None:
         raise ValueError(f"{facts.name}: the hardware has a seed disk, and the host supplied none")
-    node = {"node-name": SEED_NODE, **_raw(facts.seed.fd, read_only=True)}
+    node = {"node-name": SEED_NODE, **raw_node(facts.seed.fd, read_only=True)}
     device = f"virtio-blk-pci,id=disk-seed,drive={SEED_NODE},{_place(seed.slot)}"
     return [*_fd_set(facts.seed.fd), *_blockdev(node), "-device", device]
 
@@ -254,38 +231,6 @@ def _blockdev(node: Mapping[str, Any]) -> list[str]:
 
 def _fd_set(fd: int) -> list[str]:
     return ["-add-fd", f"fd={fd},set={fd}"]
-
-
-def _file(fd: int, *, read_only: bool, direct: bool = False) -> dict[str, Any]:
-    return {
-        "driver": "file",
-        "filename": f"/dev/fdset/{fd}",
-        "read-only": read_only,
-        "locking": "on",
-        # Not native or io_uring: a write that grows a sparse file makes the first block in the submission, with the
-        # machine's big lock held, and the second opens much of the kernel to a QEMU that a guest has taken over.
-        "aio": "threads",
-        "cache": {"direct": direct},
-    }
-
-
-def _raw(fd: int, *, read_only: bool) -> dict[str, Any]:
-    return {"driver": "raw", "read-only": read_only, "file": _file(fd, read_only=read_only)}
-
-
-def _format(layer: Layer, below: dict[str, Any] | None) -> dict[str, Any]:
-    if layer.format == "qcow2":
-        return {"driver": "qcow2", "backing": below}
-    if layer.format == "raw" and below is None:
-        return {"driver": "raw"}
-    raise ValueError(f"a disk layer of format {layer.format!r} cannot be used{' over another' if below else ''}")
-
-
-def _layer(node_name: str, layer: Layer, below: dict[str, Any] | None) -> dict[str, Any]:
-    file = _file(layer.fd, read_only=True)
-    # Shared with other machines, so the page cache is to keep it. Said outright, or it follows the layer above.
-    cache = {"direct": False}
-    return _format(layer, below) | {"node-name": node_name, "read-only": True, "cache": cache, "file": file}
 
 
 def _quoted(value: str) -> str:

@@ -7,7 +7,6 @@ nothing to poll for and no first word of the console is missed; and a QEMU that 
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import socket
@@ -18,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from innkeeper.drivers.qemu import process
+from innkeeper.drivers.qemu.blocks.disks import opens_direct
+from innkeeper.drivers.qemu.blocks.nodes import DiskFacts, Layer
 from innkeeper.drivers.qemu.directory import CHANNELS, CONSOLE, QMP, MachineDirectory, Record, machine_uuid
 from innkeeper.drivers.qemu.machine import Machine, end_facts, exit_is_written
 from innkeeper.drivers.qemu.render import (
     Accelerator,
     CardFacts,
     DirectBoot,
-    DiskFacts,
-    Layer,
     RunFacts,
     UefiBoot,
     render_argv,
@@ -46,11 +45,20 @@ class StartFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFile:
+    """A read-only file below a disk. `name` is that of a volume or template, and unique in its machine."""
+
+    name: str
+    file: Path
+    format: str = "qcow2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFiles:
-    """A disk: its writable qcow2, and the read-only files below it from top to bottom, each with its format."""
+    """A disk: its writable qcow2, and the read-only files below it from top to bottom."""
 
     top: Path
-    below: tuple[tuple[Path, str], ...] = ()
+    below: tuple[LayerFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,15 +214,9 @@ def _facts(spec: StartSpec, directory: MachineDirectory, given: _Given) -> RunFa
 
 
 def _disk(files: DiskFiles, given: _Given) -> DiskFacts:
-    try:
-        os.close(os.open(files.top, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC))
-        direct = True
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        direct = False  # a file system without it, such as tmpfs: then everything goes through the page cache
+    direct = opens_direct(files.top)
     top = Layer(fd=given.pass_file(files.top, os.O_RDWR), format="qcow2")
-    below = [Layer(fd=given.pass_file(file, os.O_RDONLY), format=format_) for file, format_ in files.below]
+    below = [Layer(fd=given.pass_file(b.file, os.O_RDONLY), format=b.format, name=b.name) for b in files.below]
     return DiskFacts(top=top, below=tuple(below), direct=direct)
 
 

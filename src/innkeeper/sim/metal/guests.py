@@ -56,6 +56,7 @@ class Ending:
     phase: Phase
     ended: Ended
     reason: str
+    left_whole: bool = False
     since: float
 
 
@@ -200,7 +201,8 @@ class Machine:
         self.line.say("reboot: Power down\r\n")
         asked = self.asked_to_shut_down
         reason = "" if asked else "the guest shut itself down"
-        return Ending(phase=Phase.STOPPED, ended=Ended.ASKED if asked else Ended.GUEST, reason=reason, since=now)
+        ended = Ended.ASKED if asked else Ended.GUEST
+        return Ending(phase=Phase.STOPPED, ended=ended, reason=reason, left_whole=True, since=now)
 
     def crash(self, signal: int, now: float) -> Ending:
         reason = f"QEMU was killed by signal {signal}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from innkeeper.model.actions import CreateDisk
 from innkeeper.model.hardware import Firmware
 from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.model.instance import Taken
 from innkeeper.model.template import Image
 from innkeeper.model.work import Refused
 from innkeeper.sim.metal.files import GuestFile
@@ -36,13 +37,13 @@ class ImageFile:
 
 @dataclass(slots=True, kw_only=True)
 class SimDisk:
-    """`files` are those that somebody made, by path."""
+    """`files` are those that a guest finds in it, by path. `taken` is told of it once it is frozen."""
 
-    template: TemplateId
-    size_gib: int
-    uid_slot: int
+    made: CreateDisk
     used_bytes: int
     files: dict[str, GuestFile] = field(default_factory=dict)
+    begun: bool = False
+    taken: Taken | None = None
 
 
 class Pool:
@@ -55,6 +56,7 @@ class Pool:
         self.staging: dict[str, int] = {}
         self.being_read: set[VolumeId] = set()
         self.backed: dict[TemplateId, int] = {}
+        self.above: dict[VolumeId, int] = {}
         self._used_bytes = 0
 
     @property
@@ -69,24 +71,18 @@ class Pool:
         return True
 
     def create(self, action: CreateDisk) -> Refused | None:
-        image = self.templates.get(action.template)
-        if image is None:
-            return Refused(
-                reason=f"template {action.template} is not on this host",
-                hint="Build or import it here, or choose another host.",
-            )
         disk = self.disks.get(action.volume)
         if disk is not None:
-            same = (disk.template, disk.size_gib, disk.uid_slot) == (action.template, action.size_gib, action.uid_slot)
-            return (
-                None
-                if same
-                else Refused(reason=f"disk {action.volume} exists already and differs", hint="Delete it first.")
-            )
-        if action.size_gib * GIB < image.virtual_size_bytes:
-            need = -(-image.virtual_size_bytes // GIB)
+            if disk.made == action:
+                return None
+            return Refused(reason=f"disk {action.volume} exists already and differs", hint="Delete it first.")
+        need_gib = self._least_gib(action)
+        if isinstance(need_gib, Refused):
+            return need_gib
+        if action.size_gib < need_gib:
+            below = "its template's" if action.over is None else f"{action.over}'s"
             return Refused(
-                reason=f"disk {action.volume} of {action.size_gib} GiB is smaller than its template's {need} GiB"
+                reason=f"disk {action.volume} of {action.size_gib} GiB is smaller than {below} {need_gib} GiB"
             )
         if not self.occupy(_EMPTY_OVERLAY_BYTES):
             return Refused(
@@ -95,12 +91,43 @@ class Pool:
             )
         self.backed[action.template] = self.backed.get(action.template, 0) + 1
         self.disks[action.volume] = SimDisk(
-            template=action.template,
-            size_gib=action.size_gib,
-            uid_slot=action.uid_slot,
+            made=action,
             used_bytes=_EMPTY_OVERLAY_BYTES,
         )
+        if action.over is not None:
+            self.above[action.over] = self.above.get(action.over, 0) + 1
         return None
+
+    def _least_gib(self, action: CreateDisk) -> int | Refused:
+        """The size of what it stands over."""
+        image = self.templates.get(action.template)
+        if image is None:
+            return Refused(
+                reason=f"template {action.template} is not on this host",
+                hint="Build or import it here, or choose another host.",
+            )
+        if action.over is None:
+            return -(-image.virtual_size_bytes // GIB)
+        lower = self.disks.get(action.over)
+        if lower is None or lower.made.template != action.template:
+            return Refused(reason=f"disk {action.over}, which {action.volume} should stand over, is not on this host")
+        return lower.made.size_gib
+
+    def below(self, volume: VolumeId) -> tuple[VolumeId, ...]:
+        """The disks under one, from the top down."""
+        found: list[VolumeId] = []
+        standing = self.disks[volume].made.over
+        while standing is not None:
+            found.append(standing)
+            standing = self.disks[standing].made.over
+        return tuple(found)
+
+    def begin(self, volume: VolumeId) -> None:
+        """A guest reads it from now on, and what is below it is as it will be for ever."""
+        disk = self.disks[volume]
+        if disk.made.over is not None and not disk.begun:
+            disk.files = dict(self.disks[disk.made.over].files)
+        disk.begun = True
 
     def delete(self, volume: VolumeId, user: str | None) -> Refused | None:
         """`user` is who runs on it."""
@@ -110,10 +137,14 @@ class Pool:
             return Refused(
                 reason=f"disk {volume} is being copied into a template", hint="Wait, or cancel that operation."
             )
+        if count := self.above.get(volume, 0):
+            return Refused(reason=f"disk {volume} is below {count} others", hint="Delete what stands over it first.")
         disk = self.disks.pop(volume, None)
         if disk is not None:
+            if disk.made.over is not None:
+                self.above[disk.made.over] -= 1
             self._used_bytes -= disk.used_bytes
-            self.backed[disk.template] -= 1
+            self.backed[disk.made.template] -= 1
         return None
 
     def write(self, volume: VolumeId, count: int) -> bool:

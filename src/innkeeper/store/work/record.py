@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from innkeeper.model.ids import Kind, OperationId, Ref
-from innkeeper.model.observed import HostState, MachineState, State, TemplateState
+from innkeeper.model.observed import HostState, MachineState, SnapshotState, State, TemplateState
 from innkeeper.model.plans import Change, Plan
 from innkeeper.model.work import Moment, Operation, OperationState, Record
 from innkeeper.ports.store import Contradiction
@@ -75,7 +76,7 @@ def report(draft: Draft, states: Sequence[State]) -> None:
         match state:
             case MachineState():
                 _machine(draft, state)
-            case TemplateState() | HostState():
+            case TemplateState() | SnapshotState() | HostState():
                 _merged(draft, state)
 
 
@@ -91,10 +92,9 @@ def _machine(draft: Draft, state: MachineState) -> None:
         draft.say("state", state.phase.value, ref=Ref(Kind.INSTANCE, state.instance))
 
 
-def _merged(draft: Draft, state: TemplateState | HostState) -> None:
+def _merged(draft: Draft, state: TemplateState | SnapshotState | HostState) -> None:
     """Reports that become part of an object's row."""
-    host = isinstance(state, HostState)
-    ref = Ref(Kind.HOST, state.host) if isinstance(state, HostState) else Ref(Kind.TEMPLATE, state.template)
+    ref = _row_of(state)
     before = draft.cluster.get(ref)
     if draft.standing.reports.get(ref, 0) >= state.seq:
         return
@@ -103,7 +103,19 @@ def _merged(draft: Draft, state: TemplateState | HostState) -> None:
         return
     draft.change(cluster=after, reports=draft.standing.reports.set(ref, state.seq))
     draft.touched.add(ref)
-    draft.say("state", "facts" if host else "complete", ref=ref)
+    draft.say("state", "facts" if isinstance(state, HostState) else "complete", ref=ref)
+
+
+def _row_of(state: TemplateState | SnapshotState | HostState) -> Ref:
+    match state:
+        case HostState():
+            return Ref(Kind.HOST, state.host)
+        case TemplateState():
+            return Ref(Kind.TEMPLATE, state.template)
+        case SnapshotState():
+            return Ref(Kind.SNAPSHOT, state.snapshot)
+        case _:
+            assert_never(state)
 
 
 def cancel(draft: Draft, id: OperationId) -> Operation | None:
