@@ -11,7 +11,7 @@ import pytest
 
 from innkeeper.api.schemas import rfc3339
 from innkeeper.cli import output
-from innkeeper.cli.commands import instances, lists, operations, templates
+from innkeeper.cli.commands import instances, lists, operations, snapshots, templates
 from innkeeper.cli.grammar.table import COMMANDS
 from tests.contract.cli.running import Inn
 from tests.golden.compare import same_as_golden
@@ -40,6 +40,8 @@ WEB: dict[str, Any] = {
     "addresses": ["10.1.2.3", "fe80::1"],
     "nics": [{"id": "nic-1", "network": "default", "mac": "52:54:00:00:00:01", "addresses": ["10.1.2.3"]}],
     "volumes": [{"id": "vol-1", "name": "web/root", "size_gib": 10}],
+    "snapshots": 3,
+    "over": "before",
     "autostart": True,
     "ephemeral": False,
     "created_at": at(-7300),
@@ -67,12 +69,51 @@ DOWN = {
     "cloud_init": "",
     "addresses": [],
     "size": {"vcpus": 1, "memory_mib": 64, "disk_gib": 1},
+    "snapshots": 0,
+    "over": "web/before",
     "created_at": at(-12),
     "expires_at": None,
     "labels": {},
     "autostart": False,
     "operation": "op-5e328ff2ebd8",
     "rates": None,
+}
+SNAPSHOT: dict[str, Any] = {
+    "id": "snap-6f1d2a90c3e4",
+    "name": "before",
+    "instance": "web",
+    "project": "default",
+    "host": "sim",
+    "template": "debian-12:3",
+    "status": "ready",
+    "created_at": at(-7200),
+    "size": {"vcpus": 2, "memory_mib": 1536, "disk_gib": 10},
+    "stored_bytes": 700 << 20,
+    "consistent": True,
+    "parent": None,
+    "current": True,
+    "operation": None,
+    "generation": 1,
+}
+CRASHED = {
+    **SNAPSHOT,
+    "id": "snap-000000000002",
+    "name": "2025-12-31",
+    "created_at": at(-4000),
+    "stored_bytes": 3 << 20,
+    "consistent": False,
+    "parent": "before",
+    "current": False,
+}
+TAKING = {
+    **CRASHED,
+    "id": "snap-000000000003",
+    "name": "now",
+    "status": "taking",
+    "created_at": at(-1),
+    "stored_bytes": None,
+    "consistent": None,
+    "operation": "op-5e328ff2ebd8",
 }
 TEMPLATE: dict[str, Any] = {
     "id": "t-e899a393ce89",
@@ -138,6 +179,12 @@ def test_a_list_of_instances(capsys: pytest.CaptureFixture[str], form: str) -> N
     same_as_golden(f"cli/instances.{form}", said(capsys))
 
 
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "csv"])
+def test_a_list_of_snapshots(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    output.show_many([SNAPSHOT, CRASHED, TAKING], lists.SNAPSHOTS, form, "none")
+    same_as_golden(f"cli/snapshots.{form}", said(capsys))
+
+
 def test_other_lists(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_many([TEMPLATE], lists.TEMPLATES, "table", "none")
     output.show_many([OPERATION], lists.OPERATIONS, "table", "none")
@@ -147,6 +194,8 @@ def test_other_lists(capsys: pytest.CaptureFixture[str]) -> None:
 def test_pages(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_one(WEB, instances.lines(WEB), "table")
     output.show_one(DOWN, instances.lines(DOWN), "table")
+    for one in (SNAPSHOT, CRASHED, TAKING):
+        output.show_one(one, snapshots.lines(one), "table")
     output.show_one(TEMPLATE, templates.lines(TEMPLATE), "table")
     output.show_one(OPERATION, operations.lines(OPERATION), "table")
     same_as_golden("cli/pages.table", said(capsys))

@@ -10,13 +10,25 @@ from fastapi import Depends, FastAPI
 from innkeeper.api import openapi, problems
 from innkeeper.api.asked import Asked, only_known_queries
 from innkeeper.api.limits import LimitedBodies
-from innkeeper.api.routes import events, guests, instances, metrics, operations, power, site, streams, templates
+from innkeeper.api.routes import (
+    events,
+    guests,
+    instances,
+    metrics,
+    operations,
+    power,
+    site,
+    snapshots,
+    streams,
+    templates,
+)
 from innkeeper.control.instances import Instances
 from innkeeper.control.launching import Launching
 from innkeeper.control.lines import Lines
 from innkeeper.control.monitor import Monitor
 from innkeeper.control.operations import Operations
 from innkeeper.control.site import Site
+from innkeeper.control.snapshots import Snapshots
 from innkeeper.control.templates import Templates
 from innkeeper.control.waiting import Waiting
 from innkeeper.control.watch import Watch
@@ -29,6 +41,7 @@ class UseCases:
 
     instances: Instances
     launching: Launching
+    snapshots: Snapshots
     templates: Templates
     operations: Operations
     lines: Lines
@@ -52,6 +65,7 @@ def application(asked: Asked, cases: UseCases, pictures: Pictures, monitor: Moni
     app.include_router(instances.routes(asked, pictures, cases.instances, cases.launching, monitor))
     app.include_router(guests.routes(asked, pictures, monitor, cases.lines, cases.waiting))
     app.include_router(power.routes(asked, cases.instances))
+    app.include_router(snapshots.routes(asked, pictures, cases.snapshots))
     app.include_router(templates.routes(asked, pictures, cases.templates))
     app.include_router(operations.routes(asked, pictures, cases.operations, watch))
     app.include_router(events.routes(asked, pictures, cases.operations))

@@ -29,9 +29,12 @@ class Body(BaseModel):
 
 
 class LaunchBody(Body):
-    """What is left out is the template's default. `{n}` in the name becomes 1, 2, 3 … where there are several."""
+    """Made from a template or from a snapshot, one of them. What is left out is as there. `{n}` in the name becomes
+    1, 2, 3 … where there are several.
+    """
 
-    template: Annotated[str, Field(description="name, name:version, or id", examples=["debian-12"])]
+    template: Annotated[str | None, Field(description="name, name:version, or id", examples=["debian-12"])] = None
+    snapshot: Annotated[str | None, Field(description="INSTANCE/NAME", examples=["web/before"])] = None
     name: str | None = None
     size: Annotated[str | None, Field(description="a named size", examples=["small"])] = None
     vcpus: int | None = None
@@ -58,6 +61,14 @@ class PowerBody(Body):
 
 class RenameBody(Body):
     name: str
+
+
+class SnapshotBody(Body):
+    name: Annotated[str | None, Field(description="otherwise the first free of snap0, snap1 …")] = None
+
+
+class RestoreBody(Body):
+    restart: Annotated[bool, Field(description="end the instance if it runs, and start it again")] = False
 
 
 class BuildBody(Body):
@@ -110,7 +121,9 @@ class VolumeOut(BaseModel):
 
 
 class InstanceOut(BaseModel):
-    """`status` is what was last observed, `wanted` what it should be."""
+    """`status` is what was last observed, `wanted` what it should be. `snapshots` counts its own; `over` is the one
+    that it stands on: NAME, or INSTANCE/NAME of another instance's that it was made from.
+    """
 
     id: str
     name: str
@@ -127,6 +140,8 @@ class InstanceOut(BaseModel):
     addresses: list[str]
     nics: list[NicOut]
     volumes: list[VolumeOut]
+    snapshots: int
+    over: str | None
     autostart: bool
     ephemeral: bool
     created_at: Moment
@@ -135,6 +150,32 @@ class InstanceOut(BaseModel):
     operation: str | None
     generation: int
     rates: RatesOut | None = None
+
+
+class SnapshotOut(BaseModel):
+    """An instance's disks at one moment. `size` is what the instance had then.
+
+    `stored_bytes` is what it takes by itself, written since the snapshot before it. `consistent`: the file systems
+    stood still; otherwise they are as after a loss of power. Both are null while it is being taken. `parent` is the
+    snapshot below it: NAME, or INSTANCE/NAME of another instance's; null for the first. `current`: its instance stands
+    on it.
+    """
+
+    id: str
+    name: str
+    instance: str
+    project: str
+    host: str
+    template: str
+    status: Annotated[str, Field(examples=["taking", "ready", "deleting"])]
+    created_at: Moment
+    size: SizeOut
+    stored_bytes: int | None
+    consistent: bool | None
+    parent: str | None
+    current: bool
+    operation: str | None
+    generation: int
 
 
 class TemplateOut(BaseModel):
@@ -285,6 +326,11 @@ class ServerOut(BaseModel):
 
 class Instances(BaseModel):
     items: list[InstanceOut]
+    next: str | None = None
+
+
+class Snapshots(BaseModel):
+    items: list[SnapshotOut]
     next: str | None = None
 
 

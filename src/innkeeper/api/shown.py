@@ -8,8 +8,8 @@ from innkeeper.api import schemas
 from innkeeper.control.monitor import Monitor, Rates
 from innkeeper.model.cluster import Cluster, Usage
 from innkeeper.model.host import Host
-from innkeeper.model.ids import Ref
-from innkeeper.model.instance import Instance, Size, Wanted
+from innkeeper.model.ids import Ref, VolumeId
+from innkeeper.model.instance import Instance, Size, Snapshot, Wanted
 from innkeeper.model.network import Network
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Plan, Put
@@ -68,6 +68,7 @@ def instance_out(cluster: Cluster, instance: Instance, monitor: Monitor) -> sche
     project = cluster.projects.get(instance.project)
     host = cluster.hosts.get(instance.host)
     planned = [a for n in nics for a in n.addresses]
+    over = _stands_on(cluster, instance)
     return schemas.InstanceOut(
         id=instance.id,
         name=instance.name,
@@ -87,6 +88,8 @@ def instance_out(cluster: Cluster, instance: Instance, monitor: Monitor) -> sche
             for n in nics
         ],
         volumes=[schemas.VolumeOut(id=v.id, name=v.name, size_gib=v.size_gib) for v in cluster.disks(instance.id)],
+        snapshots=len(cluster.snapshots_of.get(instance.id, ())),
+        over=None if over is None else _called_from(cluster, instance, over),
         autostart=instance.autostart,
         ephemeral=instance.ephemeral,
         created_at=instance.created_at,
@@ -96,6 +99,50 @@ def instance_out(cluster: Cluster, instance: Instance, monitor: Monitor) -> sche
         generation=instance.generation,
         rates=rates_out(monitor.now(instance.id) if is_up(cluster, instance) else None),
     )
+
+
+def snapshot_out(cluster: Cluster, snapshot: Snapshot) -> schemas.SnapshotOut:
+    instance, taken = cluster.instances[snapshot.instance], snapshot.taken
+    parent = _snapshot_below(cluster, snapshot.volumes[0])
+    project = cluster.projects.get(snapshot.project)
+    host = cluster.hosts.get(snapshot.host)
+    return schemas.SnapshotOut(
+        id=snapshot.id,
+        name=snapshot.name,
+        instance=instance.name,
+        project=project.name if project else snapshot.project,
+        host=host.name if host else snapshot.host,
+        template=template_by_id(cluster, snapshot.template),
+        status="deleting" if instance.wanted is Wanted.ABSENT else "taking" if taken is None else "ready",
+        created_at=snapshot.created_at,
+        size=size_out(snapshot.size),
+        stored_bytes=None if taken is None else taken.stored_bytes,
+        consistent=None if taken is None else taken.consistent,
+        parent=None if parent is None else _called_from(cluster, instance, parent),
+        current=_stands_on(cluster, instance) == snapshot,
+        operation=cluster.claims.get(snapshot.ref),
+        generation=snapshot.generation,
+    )
+
+
+def _stands_on(cluster: Cluster, instance: Instance) -> Snapshot | None:
+    """What it writes now lies over this one."""
+    root = next(iter(instance.hardware.disks()), None)
+    return None if root is None else _snapshot_below(cluster, root.volume)
+
+
+def _snapshot_below(cluster: Cluster, volume: VolumeId) -> Snapshot | None:
+    """The nearest. What is left of deleted ones lies in between, and is passed by."""
+    keepers = (cluster.kept_by.get(below) for below in cluster.below(volume))
+    found = next((keeper for keeper in keepers if keeper is not None), None)
+    return None if found is None else cluster.snapshots[found]
+
+
+def _called_from(cluster: Cluster, instance: Instance, snapshot: Snapshot) -> str:
+    """Its name alone where the instance is its own."""
+    if snapshot.instance == instance.id:
+        return snapshot.name
+    return f"{cluster.instances[snapshot.instance].name}/{snapshot.name}"
 
 
 def template_out(cluster: Cluster, template: Template) -> schemas.TemplateOut:

@@ -24,6 +24,7 @@ from innkeeper.control.lines import Lines
 from innkeeper.control.monitor import Monitor
 from innkeeper.control.operations import Operations
 from innkeeper.control.site import Site
+from innkeeper.control.snapshots import Snapshots
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.control.templates import Templates
 from innkeeper.control.waiting import Waiting
@@ -115,6 +116,7 @@ async def running(
         cases = UseCases(
             instances=Instances(submitter, store.pictures),
             launching=Launching(submitter, store.pictures, store.secrets, lambda: Draw(_entropy())),
+            snapshots=Snapshots(submitter, store.pictures),
             templates=Templates(submitter, store.pictures),
             operations=Operations(store.works, store.journal),
             lines=Lines(store.pictures, hosts),

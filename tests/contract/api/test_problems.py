@@ -24,7 +24,7 @@ WISHES: list[tuple[Json, int, str]] = [
     ({"template": "nosuch"}, 404, "there is no template named nosuch"),
     ({"template": "tiny:7"}, 404, "tiny:7"),
     ({"template": ""}, 404, "template"),
-    ({"name": "x"}, 422, "template: Field required"),
+    ({"name": "x"}, 422, "neither template nor snapshot was given"),
     ({"template": "tiny", "vcpus": 0}, 422, "0 vCPUs"),
     ({"template": "tiny", "vcpus": -1}, 422, "-1 vCPUs"),
     ({"template": "tiny", "vcpus": 200}, 507, "sim has 64 CPU threads"),

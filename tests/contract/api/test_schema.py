@@ -104,7 +104,7 @@ def test_every_change_takes_a_key_and_answers_with_an_operation(schema: dict[str
 
 
 def test_every_list_has_pages(schema: dict[str, Any]) -> None:
-    for path in ("instances", "templates", "hosts", "networks", "operations"):
+    for path in ("instances", "instances/{word}/snapshots", "templates", "hosts", "networks", "operations"):
         parameters = {p["name"] for p in schema["paths"][f"/v1/{path}"]["get"]["parameters"]}
         assert {"cursor", "limit"} <= parameters, path
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.cli.grammar.call import build
+from tests.contract.api.asking import done
 from tests.contract.cli.running import INN, Inn, environment
 from tests.contract.daemon import Daemon
 
@@ -36,6 +37,8 @@ def shells(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("web", "worker", "db"):
             wish = {"template": "tiny", "name": name, "start": False}
             assert api.post("/v1/instances", json=wish).status_code == 202
+        for name in ("before", "between", "after"):
+            assert done(api, api.post("/v1/instances/web/snapshots", json={"name": name}))
     return folder
 
 
@@ -51,7 +54,7 @@ def offered(shells: Path, daemon: Daemon, *words: str) -> list[str]:
     "words, wanted",
     [
         (("la",), ["launch"]),
-        (("re",), ["rename", "restart", "resume"]),
+        (("re",), ["rename", "restart", "resume", "rewind"]),
         (("template", "b"), ["build"]),
         (("launch", "--mem"), ["--memory"]),
         (("wait", "--for", "cl"), ["cloud-init"]),
@@ -61,6 +64,14 @@ def offered(shells: Path, daemon: Daemon, *words: str) -> list[str]:
         (("exec", "d"), ["db"]),
         (("launch", "t"), ["tiny"]),
         (("template", "delete", "deb"), ["debian-12"]),
+        (("snapshot", "list", "d"), ["db"]),
+        (("snapshot", "restore", "web", "be"), ["before", "between"]),
+        (("snapshot", "delete", "web", "before", "a"), ["after"]),
+        (("snapshot", "show", "db", ""), []),
+        (("snapshot", "show", "nosuch", ""), []),
+        (("rewind", "web", "a"), ["after"]),
+        (("launch", "web/b"), ["web/before", "web/between"]),
+        (("launch", "nosuch/"), []),
     ],
     ids=" ".join,
 )

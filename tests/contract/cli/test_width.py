@@ -12,8 +12,16 @@ from tests.contract.daemon import Daemon
 
 pytestmark = pytest.mark.slow
 
-LISTS = ("list", "template list", "network list", "host list", "operation list", "top --once")
 NAME = "an-instance-of-a-rather-long-name"
+LISTS = (
+    "list",
+    f"snapshot list {NAME}-1",
+    "template list",
+    "network list",
+    "host list",
+    "operation list",
+    "top --once",
+)
 
 
 def printed(socket: Path, words: str, cols: int) -> list[str]:
@@ -30,6 +38,9 @@ def filled(daemon: Daemon) -> Daemon:
         for number in (1, 2):
             wish = {"template": "debian-12", "name": f"{NAME}-{number}", "labels": {"team": "blue " * 12}}
             api.get(f"/v1/operations/{api.post('/v1/instances', json=wish).json()['id']}/wait")
+            for snapshot in (f"{NAME}-before", f"{NAME}-after"):
+                path = f"/v1/instances/{NAME}-{number}/snapshots"
+                api.get(f"/v1/operations/{api.post(path, json={'name': snapshot}).json()['id']}/wait")
         several = {"template": "tiny", "name": NAME, "count": 3}
         failed = api.get(f"/v1/operations/{api.post('/v1/instances', json=several).json()['id']}/wait").json()
         assert len(failed["error"]) > 80

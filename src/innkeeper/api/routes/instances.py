@@ -24,7 +24,7 @@ from innkeeper.control.submit import Asking
 from innkeeper.model.host import Principal
 from innkeeper.model.ids import ProjectId
 from innkeeper.model.instance import FirstBoot
-from innkeeper.plan.launch import LaunchWish
+from innkeeper.plan.intake.origin import LaunchWish
 from innkeeper.ports.store import Pictures
 
 Since = Annotated[AwareDatetime | None, Query(description="five-minute spans from this moment on")]
@@ -118,8 +118,15 @@ def _or_plans(accepted: dict[str, Any]) -> dict[str, Any]:
 
 def _order(body: schemas.LaunchBody) -> LaunchOrder:
     """A body as the use case wants it."""
+    if (body.template is None) == (body.snapshot is None):
+        said = (
+            "neither template nor snapshot was given" if body.template is None else "template and snapshot were given"
+        )
+        hint = "Give one of them: a template as NAME, or a snapshot as INSTANCE/NAME"
+        raise invalid(f"{said}, and an instance is made from one of them", hint)
     wish = LaunchWish(
-        template=body.template,
+        template=body.template or "",
+        snapshot=body.snapshot,
         name=body.name,
         size=body.size,
         vcpus=body.vcpus,

@@ -76,6 +76,7 @@ def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Host", one["host"]),
         *(("Card", _card(n)) for n in one["nics"]),
         *(("Disk", f"{v['size_gib']} GiB ({v['name']}, {v['id']})") for v in one["volumes"]),
+        *([("Snapshots", _snapshots(one))] if one["snapshots"] or one["over"] else []),
         ("Created", when(one["created_at"])),
     ]
     told += _wishes(one)
@@ -95,6 +96,11 @@ def outlook(one: dict[str, Any]) -> list[tuple[str, object]]:
 
 def _card(nic: dict[str, Any]) -> str:
     return f"{', '.join(nic['addresses'])} on {nic['network']} ({nic['mac']})"
+
+
+def _snapshots(one: dict[str, Any]) -> str:
+    own = str(one["snapshots"] or "none of its own")
+    return own if one["over"] is None else f"{own}; it stands on {one['over']}"
 
 
 def _wishes(one: dict[str, Any]) -> list[tuple[str, object]]:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from innkeeper.cli.commands.instances import outlook
 from innkeeper.cli.follow import Operation, children, fail_with, outcome, post
-from innkeeper.cli.grammar.words import HERE, Format, Here, Template, whole
+from innkeeper.cli.grammar.words import HERE, Format, Here, Origin, whole
 from innkeeper.cli.line import CannotGoOn, Line, at, printable
 from innkeeper.cli.output import dump
 from innkeeper.cli.units import disk_gib, memory_mib, seconds
@@ -106,7 +106,7 @@ class HowMany:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """All that can be wished of a launch, besides template and name."""
+    """All that can be wished of a launch, besides what it is made from and its name."""
 
     size: Annotated[SizeWish, Flat] = SizeWish()
     guest: Annotated[GuestWish, Flat] = GuestWish()
@@ -115,7 +115,7 @@ class Wish:
 
 
 def launch(
-    template: Template,
+    origin: Origin,
     /,
     name: Annotated[str | None, Parameter(group="Arguments", help="its name; otherwise one is made up")] = None,
     *,
@@ -125,7 +125,8 @@ def launch(
 ) -> None:
     """Returns once QEMU runs; the guest may still be booting."""
     line, many = where.line, wish.many
-    body = {"template": template, "name": name, **wish.size.body(), **wish.guest.body(), **wish.life.body()}
+    made_from = "snapshot" if "/" in origin else "template"
+    body = {made_from: origin, "name": name, **wish.size.body(), **wish.guest.body(), **wish.life.body()}
     body |= {"count": many.count, "all_or_none": many.all_or_none, "dry_run": many.dry_run}
     answer = post(line, at("instances"), body)
     if many.dry_run:

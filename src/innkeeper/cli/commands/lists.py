@@ -1,11 +1,14 @@
-"""The lists: instances, templates, networks, hosts, operations. They start at once, so nothing here reads calls."""
+"""The lists: instances, snapshots, templates, networks, hosts, operations.
+
+They start at once, so nothing here reads calls.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from innkeeper.cli.line import Line
+from innkeeper.cli.line import Line, at
 from innkeeper.cli.output import Table, show_many
 from innkeeper.cli.times import age, epoch, span
 from innkeeper.cli.units import human_bytes, human_mib
@@ -26,6 +29,19 @@ INSTANCES = Table(
         "ID": lambda i: i["id"],
     },
     spare=("ID", "DISK", "CPUS", "MEMORY", "AGE", "TEMPLATE"),
+)
+SNAPSHOTS = Table(
+    {
+        "NAME": lambda s: s["name"],
+        "TAKEN": lambda s: f"{age(s['created_at'])} ago",
+        "STORED": lambda s: "-" if s["stored_bytes"] is None else human_bytes(s["stored_bytes"]),
+        "CONSISTENT": lambda s: {True: "yes", False: "no", None: "-"}[s["consistent"]],
+        "PARENT": lambda s: s["parent"] or "-",
+        "CURRENT": lambda s: "yes" if s["current"] else "-",
+        "ID": lambda s: s["id"],
+    },
+    spare=("ID", "CONSISTENT", "STORED"),
+    cut=("PARENT", "NAME"),
 )
 TEMPLATES = Table(
     {
@@ -93,6 +109,11 @@ def instances(line: Line, form: str, labels: list[str] | None = None, status: st
     items = list(line.every("/v1/instances", limit=10_000, label=labels, status=status))
     none = "No instance is like that" if labels or status else "No instances. Make one: inn launch TEMPLATE NAME"
     show_many(items, INSTANCES, form, none)
+
+
+def snapshots(line: Line, instance: str, form: str) -> None:
+    items = list(line.every(at("instances", instance, "snapshots")))
+    show_many(items, SNAPSHOTS, form, f"No snapshots. Take one: inn snapshot create {instance}")
 
 
 def templates(line: Line, form: str) -> None:

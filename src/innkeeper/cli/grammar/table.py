@@ -29,13 +29,16 @@ _INSTANCES = (
         "launch",
         f"{_HERE}launch:launch",
         "[OPTIONS] TEMPLATE [NAME]",
-        "Make an instance from a template and start it.\n\nReturns once it runs; the guest may still be booting.",
+        "Make an instance from a template and start it.\n\nReturns once it runs; the guest may still be booting. Of a "
+        "snapshot, INSTANCE/SNAPSHOT, it begins with the disks as they were then, with a name, an address and keys of "
+        "its own.",
         (
             "inn launch debian-12 web --cpus 2 --memory 1GiB --disk 10GiB",
             "inn launch debian-12 web --ssh-key ~/.ssh/id_ed25519.pub",
             "inn launch debian-12 web --user-data cloud.yaml --wait",
             "inn launch tiny --count 5 --ephemeral --ttl 1h",
             "inn launch tiny 'node{n}' --count 3 --all-or-none",
+            "inn launch web/before web-then",
             "inn launch tiny web --dry-run",
         ),
     ),
@@ -81,7 +84,7 @@ _INSTANCES = (
         "delete",
         f"{_HERE}power:delete",
         "[OPTIONS] INSTANCE...",
-        "Delete instances with their disks.",
+        "Delete instances with their disks and snapshots.",
         ("inn delete web", "inn delete web db --force"),
         ("rm",),
     ),
@@ -144,6 +147,59 @@ _INSIDE = (
         "[OPTIONS]",
         "Show what running instances use.\n\nBusiest first, anew every five seconds; Ctrl-C ends it. Where nobody "
         "watches, it prints once.",
+    ),
+)
+_SNAPSHOTS = (
+    Command(
+        "snapshot create",
+        f"{_HERE}snapshots:create",
+        "[OPTIONS] INSTANCE [NAME]",
+        "Keep an instance's disks as they are now.\n\nThe disks alone; what is in memory is not part of it yet. A "
+        "running instance runs on. Its snapshot is consistent when its guest agent froze the file systems for that "
+        "moment, as is that of one that was shut down; otherwise the disks are as after a loss of power.\n\n"
+        "Snapshots lie beside the disks and go with their instance: they are no backup.",
+        ("inn snapshot create web", "inn snapshot create web before-upgrade"),
+    ),
+    Command(
+        "snapshot list",
+        f"{_HERE}snapshots:list_",
+        "[OPTIONS] INSTANCE",
+        "List an instance's snapshots, oldest first.\n\nPARENT is the one below, CURRENT the one that the instance "
+        f"stands on. STORED is what was written since the snapshot before it.{_NARROW}",
+        ("inn snapshot list web",),
+    ),
+    Command("snapshot show", f"{_HERE}snapshots:show", "[OPTIONS] INSTANCE SNAPSHOT", "Show one snapshot."),
+    Command(
+        "snapshot restore",
+        f"{_HERE}snapshots:restore",
+        "[OPTIONS] INSTANCE SNAPSHOT",
+        "Take an instance back to a snapshot.\n\nWhat is on its disks is dropped where no snapshot has kept it; all "
+        "snapshots stay. The instance must be stopped, or --restart given: then it is ended at once and started "
+        "anew.\n\nWith --as nothing is dropped: another instance is made, as inn launch INSTANCE/SNAPSHOT does. "
+        "--restart and --as exclude each other.",
+        (
+            "inn stop web; inn snapshot restore web before-upgrade",
+            "inn snapshot restore web before-upgrade --restart",
+            "inn snapshot restore web before-upgrade --as web-then",
+        ),
+    ),
+    Command(
+        "snapshot delete",
+        f"{_HERE}snapshots:delete",
+        "[OPTIONS] INSTANCE SNAPSHOT...",
+        "Delete snapshots.\n\nInstances that were made from one, and snapshots taken over it, stay whole: what they "
+        "need of it is kept until they go.",
+        ("inn snapshot delete web before-upgrade",),
+        ("rm",),
+    ),
+    Command(
+        "rewind",
+        f"{_HERE}snapshots:rewind",
+        "[OPTIONS] INSTANCE SNAPSHOT",
+        "Take an instance back to a snapshot as it runs.\n\nThe same as inn snapshot restore --restart: it is ended at "
+        "once and started anew, and what is on its disks is dropped where no snapshot has kept it. One that is stopped "
+        "stays stopped.",
+        ("inn rewind web before-upgrade",),
     ),
 )
 _TEMPLATES = (
@@ -214,6 +270,7 @@ _DAEMON = (
     Command("help", f"{_HERE}completion:help_", "[COMMAND]", "Explain a command."),
 )
 FAMILIES = {
+    "snapshot": "Disks of instances at one moment: create, list, show, restore, delete.",
     "template": "Blueprints of instances: list, show, build, import, publish, delete.",
     "network": "Networks of instances: list, show.",
     "host": "Machines that run instances: list, show.",
@@ -222,6 +279,7 @@ FAMILIES = {
 GROUPS = (
     ("Instances", _INSTANCES),
     ("In an instance", _INSIDE),
+    ("Snapshots", _SNAPSHOTS),
     ("Templates", _TEMPLATES),
     ("Everything else", _SITE),
     ("Daemon", _DAEMON),

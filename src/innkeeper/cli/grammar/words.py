@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import CoercionError, Group, Parameter, Token
 from cyclopts.completion import CompletionContext
 
-from innkeeper.cli.line import CannotGoOn, Line
+from innkeeper.cli.line import CannotGoOn, Line, at
 
 _COMPLETING_S = 2.0
 
@@ -43,26 +43,39 @@ Here = Annotated[Where, Parameter(name="*", group=COMMON)]
 HERE = Where()
 
 
-def _names(context: CompletionContext, path: str, word: str) -> list[str]:
+def _names(context: CompletionContext, places: Sequence[str], word: str) -> list[str]:
     """What could be meant, for completion: names as the daemon knows them, nothing when there is none."""
     socket, project = context.get("socket"), context.get("project")
     line = Line((socket and socket.raw) or "", (project and project.raw) or "", _COMPLETING_S)
     try:
-        return [str(item[word]) for item in line.every(path)]
+        return [str(item[word]) for item in line.every(at(*places))]
     except CannotGoOn:
         return []
 
 
 def instance_names(context: CompletionContext) -> list[str]:
-    return _names(context, "/v1/instances", "name")
+    return _names(context, ("instances",), "name")
 
 
 def template_names(context: CompletionContext) -> list[str]:
-    return sorted(set(_names(context, "/v1/templates", "name")))
+    return sorted(set(_names(context, ("templates",), "name")))
+
+
+def snapshot_names(context: CompletionContext) -> list[str]:
+    """Those of the instance that was named before."""
+    owner = context.get("instance")
+    return _names(context, ("instances", (owner and owner.raw) or "", "snapshots"), "name")
+
+
+def origin_names(context: CompletionContext) -> list[str]:
+    owner, slash, _ = context.incomplete.partition("/")
+    if not slash:
+        return template_names(context)
+    return [f"{owner}/{name}" for name in _names(context, ("instances", owner, "snapshots"), "name")]
 
 
 def operation_ids(context: CompletionContext) -> list[str]:
-    return _names(context, "/v1/operations", "id")[:20]
+    return _names(context, ("operations",), "id")[:20]
 
 
 Instance = Annotated[
@@ -76,6 +89,20 @@ Template = Annotated[
     Parameter(
         name="template", completer=template_names, help="the template: its name (newest version), name:version, or id"
     ),
+]
+Origin = Annotated[
+    str,
+    Parameter(
+        name="template",
+        completer=origin_names,
+        help="the template: its name (newest version), name:version, or id; or a snapshot: INSTANCE/SNAPSHOT",
+    ),
+]
+Snapshot = Annotated[
+    str, Parameter(name="snapshot", completer=snapshot_names, help="the snapshot: its name, or the beginning of its id")
+]
+SnapshotNames = Annotated[
+    str, Parameter(name="snapshot", completer=snapshot_names, help="the snapshots: names, or beginnings of ids")
 ]
 OperationId = Annotated[str, Parameter(completer=operation_ids, help="the operation: its id, or its beginning")]
 Format = Annotated[
