@@ -23,9 +23,9 @@ from innkeeper.model.ids import (
     TemplateId,
     VolumeId,
 )
-from innkeeper.model.instance import Instance, Size, Snapshot, Volume, Wanted
+from innkeeper.model.instance import Instance, Size, Snapshot, Taken, Volume, Wanted
 from innkeeper.model.network import Network, Nic
-from innkeeper.model.observed import HostState, MachineState, Phase, TemplateState
+from innkeeper.model.observed import HostState, MachineState, Phase, SnapshotState, TemplateState
 from innkeeper.model.plans import Change, Drop, Noun, Put
 from innkeeper.model.template import Image, Origin, Template
 
@@ -261,6 +261,16 @@ def test_reports_of_hosts_and_templates_become_part_of_their_rows() -> None:
     assert cluster.hosts[HostId("h-1")].facts == FACTS
     assert cluster.templates[TemplateId("t-1")].image == IMAGE
     assert cluster.seen(image) is cluster
+
+
+def test_a_report_of_a_snapshot_becomes_part_of_its_row_once() -> None:
+    taken = Taken(stored_bytes=196_624, consistent=True)
+    told = SnapshotState(snapshot=SnapshotId("snap-1"), host=HostId("h-1"), seq=1, taken=taken)
+    empty = Cluster()
+    assert empty.seen(told) is empty
+    cluster = empty.after([Put(noun=_snapshot(1, 1, 1, frozenset({1})))], 1).seen(told)
+    assert cluster.snapshots[SnapshotId("snap-1")].taken == taken
+    assert cluster.seen(replace(told, seq=2, taken=replace(taken, consistent=False))) is cluster
 
 
 def test_claims_are_taken_and_released() -> None:
