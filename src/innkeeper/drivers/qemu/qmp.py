@@ -146,8 +146,12 @@ class Monitor:
         """QEMU has this open file too, in a set of descriptors with this number. It goes with us if nobody uses it."""
         async with self._handing_over:
             try:
-                self._client.send_fd_scm(fd)
-            except (QMPError, OSError) as error:
+                # The library's own way reaches into asyncio's transport, which other event loops do not have. A blank
+                # is what QMP passes over, and between two commands nothing else is on its way.
+                if self._line is None:
+                    raise NoAnswer(f"QEMU of {self._name} was never asked")
+                socket.send_fds(self._line, [b" "], [fd])
+            except OSError as error:
                 raise NoAnswer(f"QEMU of {self._name} cannot be given a file: {plain(str(error))}") from error
             return await self.ask("add-fd", lambda said: count(said, "fdset-id"), {"opaque": label})
 
