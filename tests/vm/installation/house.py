@@ -105,7 +105,11 @@ class House(Spoken):
         return dict(self.until(name, "agent"))
 
     def until(self, name: str, what: str) -> Any:
-        return self.get(f"/instances/{name}/wait", **{"for": what, "timeout_s": BOOT_S})
+        try:
+            return self.get(f"/instances/{name}/wait", **{"for": what, "timeout_s": BOOT_S})
+        except Problem as problem:
+            problem.add_note(self.inn("logs", name).stdout.decode(errors="replace")[-4000:])
+            raise
 
     def power(self, name: str, verb: str, **body: Any) -> dict[str, Any]:
         return self.do(self.post(f"/instances/{name}/{verb}", **body))
