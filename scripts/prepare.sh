@@ -108,7 +108,11 @@ make_environment() {  # $1: run or dev
   fi
   if ! holds "$1"; then
     # Wheels only: building from source would fetch build tools that no hash guards.
-    pip_install --require-hashes --only-binary :all: --requirement "$root/$lock"
+    # No resolving: the lock holds everything, and pip before 23.3 looks at newer versions of what is asked for with an
+    # extra (`coverage[toml]`), then refuses them for having no hash.
+    pip_install --require-hashes --only-binary :all: --no-deps --requirement "$root/$lock"
+    "$venv/bin/python" -m pip check --disable-pip-version-check >&2 \
+      || fail "$lock does not hold all that its packages need; see above. Write it anew: make lock"
     stamp_of run >"$venv/made-for-run"
     stamp_of "$1" >"$venv/made-for-$1"
   fi
