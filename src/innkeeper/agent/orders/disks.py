@@ -13,8 +13,9 @@ from innkeeper.model.actions import CreateDisk, DeleteDisk, WriteSeed
 from innkeeper.model.ids import InstanceId, SecretRef, TemplateId
 from innkeeper.ports.launcher import Users
 
-# Less is gone with the next cluster or two that a guest writes.
-ROOM_TO_GO_ON_BYTES = 1 << 20
+# The write that found no room needs more than what it left: QEMU merges up to 32 requests of a guest into one, and
+# whole clusters are made for it before any is written.
+ROOM_TO_GO_ON_BYTES = 16 << 20
 
 Redeem = Callable[[SecretRef], Awaitable[bytes]]
 
