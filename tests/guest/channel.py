@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -55,12 +55,13 @@ class Channel:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, program: str, path: str) -> AsyncIterator[Channel]:
-        """At the end the program must have gone by itself, without a complaint."""
+    async def running(cls, program: str | Sequence[str], path: str) -> AsyncIterator[Channel]:
+        """At the end the program must have gone by itself, without a complaint. `program` may be led by others."""
+        argv = [program] if isinstance(program, str) else program
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                program, "--fd", str(theirs.fileno()), pass_fds=[theirs.fileno()], stderr=subprocess.PIPE
+                *argv, "--fd", str(theirs.fileno()), pass_fds=[theirs.fileno()], stderr=subprocess.PIPE
             )
         channel = cls(path, process)
         reader, writer = await asyncio.open_connection(sock=ours)

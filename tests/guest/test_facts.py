@@ -54,7 +54,7 @@ def test_nothing_breaks_the_reader(payload: bytes) -> None:
 
 
 def test_every_source_is_compiled() -> None:
-    assert sorted(path.name for path in channel.SOURCES.glob("*.c")) == list(SOURCES)
+    assert sorted(str(path.relative_to(channel.SOURCES)) for path in channel.SOURCES.rglob("*.c")) == list(SOURCES)
     argv = compile_argv("/src", "/out/innkeeper-guest", "gcc")
     assert argv[0] == "gcc"
     assert argv[argv.index("-o") :] == ["-o", "/out/innkeeper-guest", *(f"/src/{name}" for name in SOURCES)]

@@ -19,7 +19,7 @@
 #define PAYLOAD_MAX (FRAME_MAX - FRAME_HEAD - FRAME_TAIL)
 
 enum frame_type {
-	/* From the host. 0x20 to 0x3f belong to identity (hostname, seed, clock, address, links), not built yet. */
+	/* From the host. 0x20 to 0x3f belong to identity. */
 	T_RESET = 0x01,
 	T_OPEN = 0x02,
 	T_STDIN = 0x03,
@@ -29,6 +29,8 @@ enum frame_type {
 	T_CLOSE = 0x07,
 	T_CREDIT = 0x08,
 	T_STATUS = 0x09,
+	T_PREPARE = 0x20,
+	T_IDENTITY = 0x21,
 	/* From the guest. 0x60 to 0x7f answer identity. */
 	T_HELLO = 0x41,
 	T_STDOUT = 0x43,
@@ -37,10 +39,12 @@ enum frame_type {
 	T_FAILED = 0x46,
 	T_GRANT = 0x48,
 	T_FACTS = 0x49,
+	T_PREPARED = 0x60,
+	T_IDENTIFIED = 0x61,
 };
 
 enum open_flag { OPEN_PTY = 1, OPEN_LOGIN = 2 };
-enum feature { FEATURE_EXEC = 1, FEATURE_PTY = 2, FEATURE_STATUS = 4 /* 8: identity */ };
+enum feature { FEATURE_EXEC = 1, FEATURE_PTY = 2, FEATURE_STATUS = 4, FEATURE_IDENTITY = 8 };
 
 /* --- Limits and waits. Memory is bounded by these alone. ---------------------------------------------------------- */
 #define SESSIONS_MAX 64
@@ -119,7 +123,18 @@ void sessions_serve(const struct pollfd *polls, int count, struct outbox *box);
 int sessions_wait_ms(void);
 #define SESSION_POLLS (SESSIONS_MAX * 4)
 
-/* status.c: what the host may ask about this machine. */
+/* status.c: what the host may ask about this machine; and lines, of which one that no longer fits is left out whole. */
+struct text {
+	char *at;
+	size_t room;
+};
+void text_line(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint32_t facts(uint8_t *text, uint32_t room);
+
+/* identity/: who this machine is. What could not be done is said in `faults`, a line each. */
+void prepare(struct text *faults);
+void identity(const struct frame *frame, bool keep_clock, struct text *faults);
+int announce_descriptor(void);
+void announce_serve(void);
 
 #endif

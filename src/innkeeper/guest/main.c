@@ -24,13 +24,16 @@ static struct outbox out;
 static bool attached; /* a host has said RESET; until then nothing else is obeyed */
 static bool waiting;  /* frames have come in whose answers have no room yet */
 
+/* A program that serves a test's socket runs on somebody's machine: it touches who that is only in a place made for it, and told so. */
+static bool offers_identity = true, keeps_clock;
+
 static void say_hello(const uint8_t nonce[8])
 {
 	uint8_t *payload = outbox_payload(&out);
 	memcpy(payload, nonce, 8);
 	put16(payload + 8, PROTOCOL_VERSION);
 	put16(payload + 10, SESSIONS_MAX);
-	put32(payload + 12, FEATURE_EXEC | FEATURE_PTY | FEATURE_STATUS);
+	put32(payload + 12, FEATURE_EXEC | FEATURE_PTY | FEATURE_STATUS | (offers_identity ? FEATURE_IDENTITY : 0));
 	put32(payload + 16, STDIN_WINDOW);
 	memcpy(payload + 20, PROGRAM_VERSION, sizeof PROGRAM_VERSION - 1);
 	outbox_commit(&out, T_HELLO, 0, 20 + sizeof PROGRAM_VERSION - 1);
@@ -41,6 +44,18 @@ static void host_left(void)
 	attached = false;
 	in.start = in.end = out.length = 0;
 	sessions_hang_up();
+}
+
+static void obey_identity(const struct frame *frame)
+{
+	uint8_t *payload = outbox_payload(&out);
+	struct text faults = {(char *)payload, ANSWER_ROOM - FRAME_HEAD - FRAME_TAIL};
+	if (frame->type == T_PREPARE)
+		prepare(&faults);
+	else
+		identity(frame, keeps_clock, &faults);
+	uint8_t type = frame->type == T_PREPARE ? T_PREPARED : T_IDENTIFIED;
+	outbox_commit(&out, type, frame->stream, (uint32_t)((uint8_t *)faults.at - payload));
 }
 
 static void obey(const struct frame *frame)
@@ -54,6 +69,8 @@ static void obey(const struct frame *frame)
 	} else if (frame->type == T_STATUS) {
 		uint32_t length = facts(outbox_payload(&out), ANSWER_ROOM - FRAME_HEAD - FRAME_TAIL);
 		outbox_commit(&out, T_FACTS, frame->stream, length);
+	} else if (offers_identity && (frame->type == T_PREPARE || frame->type == T_IDENTITY)) {
+		obey_identity(frame);
 	} else if (frame->type == T_OPEN) {
 		session_open(frame, &out);
 	} else {
@@ -93,22 +110,25 @@ static void take_signals(int signals)
 
 static void serve(int signals)
 {
-	static struct pollfd polls[2 + SESSION_POLLS];
+	static struct pollfd polls[3 + SESSION_POLLS];
 	bool crowded = false;
 	for (;;) {
 		polls[0] = (struct pollfd){.fd = port.edges, .events = POLLIN};
 		polls[1] = (struct pollfd){.fd = signals, .events = POLLIN};
-		int count = sessions_poll(polls + 2, &out);
+		polls[2] = (struct pollfd){.fd = announce_descriptor(), .events = POLLIN};
+		int count = sessions_poll(polls + 3, &out);
 		bool more = (crowded || port.readable || waiting) && outbox_room(&out) >= ANSWER_ROOM;
-		if (poll(polls, (nfds_t)(2 + count), more ? 0 : sessions_wait_ms()) < 0 && errno != EINTR)
+		if (poll(polls, (nfds_t)(3 + count), more ? 0 : sessions_wait_ms()) < 0 && errno != EINTR)
 			die("cannot wait", errno);
 		if (polls[0].revents && !port_events(&port))
 			host_left();
 		if (polls[1].revents)
 			take_signals(signals);
+		if (polls[2].revents)
+			announce_serve();
 		/* Input first: output alone could fill the line for ever, and nobody could interrupt the command that makes it. */
 		receive();
-		sessions_serve(polls + 2, count, &out);
+		sessions_serve(polls + 3, count, &out);
 		/* Somebody may have had an end or a grant to tell and no room for it; nothing but our writing wakes it. */
 		crowded = outbox_room(&out) < ANSWER_ROOM;
 		port_write(&port, &out);
@@ -130,12 +150,16 @@ int main(int argc, char **argv)
 	int fd = -1;
 	if (argc == 2 && !strcmp(argv[1], "--version"))
 		return printf("innkeeper-guest %s protocol %d\n", PROGRAM_VERSION, PROTOCOL_VERSION) < 0;
-	if (argc == 3 && !strcmp(argv[1], "--fd"))
-		fd = atoi(argv[2]);
-	else if (argc == 3 && !strcmp(argv[1], "--port"))
+	bool told = argc == 4 && !strcmp(argv[1], "--identity");
+	if (argc == 3 + told && !strcmp(argv[1 + told], "--fd")) {
+		fd = atoi(argv[2 + told]);
+		offers_identity = told;
+		keeps_clock = true;
+	} else if (argc == 3 && !strcmp(argv[1], "--port")) {
 		name = argv[2];
-	else if (argc != 1)
-		die("usage: innkeeper-guest [--port NAME | --fd NUMBER | --version]", EINVAL);
+	} else if (argc != 1) {
+		die("usage: innkeeper-guest [--port NAME | [--identity] --fd NUMBER | --version]", EINVAL);
+	}
 
 	fill_standard_descriptors();
 	umask(022);

@@ -18,13 +18,8 @@
 
 #include "guest.h"
 
-struct text {
-	char *at;
-	size_t room;
-};
-
 /* A line that no longer fits is left out whole. */
-static void __attribute__((format(printf, 2, 3))) line(struct text *text, const char *format, ...)
+void text_line(struct text *text, const char *format, ...)
 {
 	va_list list;
 	va_start(list, format);
@@ -58,7 +53,7 @@ static void meminfo(struct text *text, const char *content, const char *label, c
 {
 	const char *at = strstr(content, label);
 	if (at)
-		line(text, "%s=%lld", key, atoll(at + strlen(label)));
+		text_line(text, "%s=%lld", key, atoll(at + strlen(label)));
 }
 
 static void machine(struct text *text)
@@ -67,17 +62,17 @@ static void machine(struct text *text)
 	struct utsname name;
 	struct statvfs root;
 	if (slurp("/proc/sys/kernel/random/boot_id", content, sizeof content))
-		line(text, "boot_id=%.36s", content);
+		text_line(text, "boot_id=%.36s", content);
 	if (!uname(&name)) {
-		line(text, "hostname=%s", name.nodename);
-		line(text, "kernel=%s", name.release);
+		text_line(text, "hostname=%s", name.nodename);
+		text_line(text, "kernel=%s", name.release);
 	}
 	if (slurp("/proc/uptime", content, sizeof content))
-		line(text, "uptime_s=%.*s", (int)strcspn(content, " "), content);
+		text_line(text, "uptime_s=%.*s", (int)strcspn(content, " "), content);
 	if (slurp("/proc/loadavg", content, sizeof content)) {
 		double load[3];
 		if (sscanf(content, "%lf %lf %lf", &load[0], &load[1], &load[2]) == 3)
-			line(text, "load=%.2f %.2f %.2f", load[0], load[1], load[2]);
+			text_line(text, "load=%.2f %.2f %.2f", load[0], load[1], load[2]);
 	}
 	if (slurp("/proc/meminfo", content, sizeof content)) {
 		meminfo(text, content, "MemTotal:", "memory_total_kib");
@@ -85,8 +80,8 @@ static void machine(struct text *text)
 	}
 	if (!statvfs("/", &root)) {
 		unsigned long long block = root.f_frsize;
-		line(text, "root_total_bytes=%llu", block * root.f_blocks);
-		line(text, "root_used_bytes=%llu", block * (root.f_blocks - root.f_bfree));
+		text_line(text, "root_total_bytes=%llu", block * root.f_blocks);
+		text_line(text, "root_used_bytes=%llu", block * (root.f_blocks - root.f_bfree));
 	}
 }
 
@@ -109,14 +104,14 @@ static void address(struct text *text, const struct ifaddrs *entry)
 		const struct sockaddr_ll *link = (const struct sockaddr_ll *)entry->ifa_addr;
 		const uint8_t *mac = link->sll_addr;
 		if (link->sll_halen == 6)
-			line(text, "mac=%s %02x:%02x:%02x:%02x:%02x:%02x", entry->ifa_name, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+			text_line(text, "mac=%s %02x:%02x:%02x:%02x:%02x:%02x", entry->ifa_name, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 		return;
 	}
 	const void *bytes = family == AF_INET    ? (const void *)&((const struct sockaddr_in *)entry->ifa_addr)->sin_addr
 			    : family == AF_INET6 ? (const void *)&((const struct sockaddr_in6 *)entry->ifa_addr)->sin6_addr
 						 : NULL;
 	if (bytes && entry->ifa_netmask && inet_ntop(family, bytes, words, sizeof words))
-		line(text, "address=%s %s/%d", entry->ifa_name, words, prefix(entry->ifa_netmask));
+		text_line(text, "address=%s %s/%d", entry->ifa_name, words, prefix(entry->ifa_netmask));
 }
 
 static void network(struct text *text)
@@ -142,15 +137,15 @@ static void cloud_init(struct text *text)
 		errors = errors ? strchr(errors, '[') : NULL;
 		errors = errors ? errors + 1 + strspn(errors + 1, " \t\r\n") : NULL;
 		bool failed = errors && *errors == '"';
-		line(text, "cloud_init=%s", failed ? "error" : "done");
+		text_line(text, "cloud_init=%s", failed ? "error" : "done");
 		if (failed)
-			line(text, "cloud_init_error=%.*s", (int)strcspn(errors + 1, "\""), errors + 1);
+			text_line(text, "cloud_init_error=%.*s", (int)strcspn(errors + 1, "\""), errors + 1);
 	} else if (!access("/run/cloud-init/disabled", F_OK)) {
-		line(text, "cloud_init=none");
+		text_line(text, "cloud_init=none");
 	} else if (!access("/run/cloud-init/status.json", F_OK) || !access("/run/cloud-init/enabled", F_OK)) {
-		line(text, "cloud_init=running");
+		text_line(text, "cloud_init=running");
 	} else {
-		line(text, "cloud_init=%s", access("/var/lib/cloud/instance/boot-finished", F_OK) ? "none" : "done");
+		text_line(text, "cloud_init=%s", access("/var/lib/cloud/instance/boot-finished", F_OK) ? "none" : "done");
 	}
 }
 

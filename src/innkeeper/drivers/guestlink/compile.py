@@ -44,7 +44,7 @@ class GuestProgram:
             CompileFailed: there is no compiler, or it fails.
         """
         with as_file(files("innkeeper.guest")) as source:
-            text = b"".join(path.read_bytes() for path in sorted(source.glob("*.[ch]")))
+            text = b"".join(path.read_bytes() for path in sorted(source.rglob("*.[ch]")))
             version = hashlib.sha256(text + repr(compile_argv("", "")).encode()).hexdigest()[:16]
             program = self._workshop / f"innkeeper-guest-{version}"
             async with self._compiling:

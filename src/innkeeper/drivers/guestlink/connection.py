@@ -48,6 +48,7 @@ from innkeeper.ports.streams import ExecRequest, Exited, Failed, Stderr, Stdout
 
 WINDOW = 262144
 SKIPPED_MOST = 2 * FRAME_MAX  # a connection may begin inside one frame
+_ANSWERS = (Kind.FACTS, Kind.PREPARED, Kind.IDENTIFIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,15 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Answered:
+    """What a guest says to question number `request`, which is of use only when it is of the right kind."""
+
     request: int
+    kind: int
     payload: bytes
 
 
-Event: TypeAlias = Ready | Restarted | Output | Ended | Granted | Facts
+Event: TypeAlias = Ready | Restarted | Output | Ended | Granted | Answered
 
 
 class Phase(Enum):
@@ -195,17 +199,18 @@ class Connection:
         self._patience.hung_up()
         return encode(Frame(kind=Kind.CLOSE, stream=stream))
 
-    def status(self) -> tuple[int, bytes]:
+    def ask(self, question: Kind, payload: bytes = b"") -> tuple[int, bytes]:
+        """A question's number and its frame."""
         self._last += 1
         self._asked += 1
-        return self._last, encode(Frame(kind=Kind.STATUS, stream=self._last))
+        return self._last, encode(Frame(kind=question, stream=self._last, payload=payload))
 
     def _event(self, frame: Frame) -> Event | None:
         if frame.kind == Kind.HELLO:
             return self._greeted(decode_hello(frame.payload))
         if self.phase is not Phase.READY:
             return None
-        if frame.kind == Kind.FACTS:
+        if frame.kind in _ANSWERS:
             return self._answered(frame)
         if not 0 < frame.stream <= self._last:
             raise WireError(f"the guest speaks on stream {frame.stream}, which was never opened")
@@ -213,12 +218,12 @@ class Connection:
         # A stream that we closed may still have something under way.
         return self._on_stream(frame, state) if state else None
 
-    def _answered(self, frame: Frame) -> Facts:
+    def _answered(self, frame: Frame) -> Answered:
         self._asked -= 1
         if self._asked < 0:
             raise WireError("the guest answered more questions than it was asked")
         self._patience.answered()
-        return Facts(frame.stream, frame.payload)
+        return Answered(frame.stream, frame.kind, frame.payload)
 
     def _greeted(self, hello: Hello) -> Ready | Restarted | None:
         if self.phase is Phase.WAITING and hello.nonce == self._nonce:

@@ -33,11 +33,13 @@ from innkeeper.drivers.guestlink.frames import (
     encode_hello,
     encode_u32,
 )
+from innkeeper.drivers.guestlink.identity import entries
 from innkeeper.ports.streams import ExecRequest, Exited
 
 STDIN_WINDOW = 131072
 SESSIONS_MAX = 64
 _ENOENT, _EAGAIN, _EPROTO = 2, 11, 71
+_OWN_FACTS = ("hostname=", "boot_id=", "mac=", "address=")
 
 
 class FakeProcess:
@@ -153,6 +155,11 @@ class _Visit:
             return
         elif frame.kind == Kind.STATUS:
             self._send(encode(Frame(kind=Kind.FACTS, stream=frame.stream, payload=self._guest.facts)))
+        elif frame.kind == Kind.PREPARE:
+            self._send(encode(Frame(kind=Kind.PREPARED, stream=frame.stream, payload=self._guest.prepare())))
+        elif frame.kind == Kind.IDENTITY:
+            faults = self._guest.identify(frame.payload)
+            self._send(encode(Frame(kind=Kind.IDENTIFIED, stream=frame.stream, payload=faults)))
         elif frame.kind == Kind.OPEN:
             self._open(frame)
         elif frame.stream in self._running:
@@ -212,11 +219,22 @@ class _Visit:
 
 
 class FakeGuest:
-    """`commands` by name, beside the few it always has; `facts` as the program in a guest would write them."""
+    """`commands` by name, beside the few it always has; `facts` as the program in a guest would write them.
 
-    def __init__(self, commands: Mapping[str, Command] = MappingProxyType({}), facts: bytes = b"") -> None:
+    `macs` are the addresses that its cards were born with. `identity` is what it was told last, None once it was
+    prepared; its facts follow.
+    """
+
+    def __init__(
+        self,
+        commands: Mapping[str, Command] = MappingProxyType({}),
+        facts: bytes = b"",
+        macs: tuple[str, ...] = (),
+    ) -> None:
         self.commands = {**COMMANDS, **commands}
         self.facts = facts or b"hostname=fake\nuptime_s=1.00\ncloud_init=none\n"
+        self.identity: tuple[tuple[str, str], ...] | None = None
+        self._cards = {mac: mac for mac in macs}  # by the address that each bears now
         self._one_client = asyncio.Lock()
         self._visitors: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -225,10 +243,41 @@ class FakeGuest:
             nonce=nonce,
             protocol=PROTOCOL_VERSION,
             sessions_max=SESSIONS_MAX,
-            features=Feature.EXEC | Feature.PTY | Feature.STATUS,
+            features=Feature.EXEC | Feature.PTY | Feature.STATUS | Feature.IDENTITY,
             stdin_window=STDIN_WINDOW,
             version="fake",
         )
+
+    def prepare(self) -> bytes:
+        self.identity = None
+        return b""
+
+    def identify(self, payload: bytes) -> bytes:
+        """What it could not do, a line each, as the program in a guest says it."""
+        try:
+            self.identity = entries(payload)
+        except WireError as cut:
+            return f"{cut}\n".encode()
+        one = dict(self.identity)
+        lines = [line for line in self.facts.decode().splitlines() if not line.startswith(_OWN_FACTS)]
+        lines += [f"{key}={one[key]}" for key in ("hostname", "boot_id") if key in one]
+        faults, born, device = [], "", ""
+        for key, value in self.identity:
+            if key == "card":
+                born, device = value, ""
+            elif key == "name":
+                device = value
+            elif key == "mac" and not {born, value} & set(self._cards):
+                faults.append(f"no network card has the address {born}")
+                born = ""
+            elif key == "mac":
+                self._cards.pop(born, None)
+                self._cards[value] = device
+                lines.append(f"mac={device} {value}")
+            elif key == "address" and born:
+                lines.append(f"address={device} {value}")
+        self.facts = "".join(f"{line}\n" for line in lines).encode()
+        return "".join(f"{fault}\n" for fault in faults).encode()
 
     @contextlib.asynccontextmanager
     async def listening(self, path: str) -> AsyncIterator[None]:

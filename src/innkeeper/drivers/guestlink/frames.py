@@ -33,7 +33,7 @@ _RESET = struct.Struct("<QH")
 
 
 class Kind(IntEnum):
-    """Types of frames. 0x20 to 0x3f, answered by 0x60 to 0x7f, belong to identity, which is not built yet."""
+    """Types of frames. 0x20 to 0x3f, answered by 0x60 to 0x7f, belong to identity."""
 
     RESET = 0x01
     OPEN = 0x02
@@ -44,6 +44,8 @@ class Kind(IntEnum):
     CLOSE = 0x07
     CREDIT = 0x08
     STATUS = 0x09
+    PREPARE = 0x20
+    IDENTITY = 0x21
     HELLO = 0x41
     STDOUT = 0x43
     STDERR = 0x44
@@ -51,16 +53,19 @@ class Kind(IntEnum):
     FAILED = 0x46
     GRANT = 0x48
     FACTS = 0x49
+    PREPARED = 0x60
+    IDENTIFIED = 0x61
 
 
 class Feature(IntFlag):
     EXEC = 1
     PTY = 2
     STATUS = 4
+    IDENTITY = 8
 
 
 # A flag keeps every value it was ever made of, so it is made only of what we know.
-_FEATURES_KNOWN = Feature.EXEC | Feature.PTY | Feature.STATUS
+_FEATURES_KNOWN = Feature.EXEC | Feature.PTY | Feature.STATUS | Feature.IDENTITY
 
 _PTY_FLAG = 1
 _LOGIN_FLAG = 2

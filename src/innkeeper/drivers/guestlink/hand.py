@@ -13,6 +13,7 @@ from typing import Self
 from innkeeper.drivers.guestlink.connection import Connection, Phase
 from innkeeper.drivers.guestlink.facts import read_facts
 from innkeeper.drivers.guestlink.frames import Hello, Kind, Unsendable, encode_size, encode_u32
+from innkeeper.drivers.guestlink.identity import Identity, encode_identity, require_all_done, require_identity
 from innkeeper.drivers.guestlink.line import Line, LinkDown
 from innkeeper.drivers.guestlink.unread import Unread
 from innkeeper.ports.streams import ExecRequest, Exited, Failed, GuestStatus, SessionEvent, Stderr, Stdout, StreamClosed
@@ -157,9 +158,29 @@ class GuestLink:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._greeting()
-                return read_facts(await self._answer(*self._line.connection.status()))
+                return read_facts(await self._answer(Kind.STATUS, Kind.FACTS))
         except TimeoutError:
             raise LinkDown(f"the guest said nothing of itself within {timeout_s:g} s; is it paused?") from None
+
+    async def prepare(self, timeout_s: float) -> None:
+        """The guest forgets who it is, in memory and on its disk, which then holds all that it wrote. May be repeated.
+
+        Raises:
+            IdentityFailed: it cannot, or not everything.
+            LinkDown: it does not say in time that it has, or the link is down.
+        """
+        require_all_done("forget who it is", await self._identity(Kind.PREPARE, b"", timeout_s))
+
+    async def introduce(self, identity: Identity, timeout_s: float) -> None:
+        """The guest is this from now on. May be repeated. What its image does besides goes on in it when this returns.
+
+        Raises:
+            IdentityFailed: it cannot, or not everything.
+            LinkDown: it does not say in time that it is, or the link is down; it may be half of it by now.
+            Unsendable: the identity has no form on the wire.
+        """
+        payload = encode_identity(identity)
+        require_all_done("take on all of its identity", await self._identity(Kind.IDENTITY, payload, timeout_s))
 
     async def open(self, request: ExecRequest, timeout_s: float = 10.0) -> ExecSession:
         """Start a command. One that cannot start, or cannot even be asked for, is a session that tells Failed.
@@ -209,11 +230,24 @@ class GuestLink:
         if self._line.connection.phase is Phase.WAITING:
             self._line.send(self._line.connection.insist())
 
-    async def _answer(self, number: int, question: bytes) -> bytes:
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._line.questions[number] = answer
+    async def _identity(self, question: Kind, payload: bytes, timeout_s: float) -> bytes:
+        answer = Kind.PREPARED if question is Kind.PREPARE else Kind.IDENTIFIED
         try:
-            self._line.send(question)
+            async with asyncio.timeout(timeout_s):
+                require_identity(await self._greeting())
+                return await self._answer(question, answer, payload)
+        except TimeoutError:
+            raise LinkDown(
+                f"the guest did not answer {question.name} within {timeout_s:g} s, so it may be anybody; "
+                "do not connect it to a network"
+            ) from None
+
+    async def _answer(self, question: Kind, kind: Kind, payload: bytes = b"") -> bytes:
+        number, frame = self._line.connection.ask(question, payload)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._line.questions[number, kind] = answer
+        try:
+            self._line.send(frame)
             return await answer
         finally:
-            del self._line.questions[number]
+            del self._line.questions[number, kind]

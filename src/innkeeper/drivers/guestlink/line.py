@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, cast
 
-from innkeeper.drivers.guestlink.connection import Connection, Ended, Event, Facts, Granted, Output, Ready, Restarted
+from innkeeper.drivers.guestlink.connection import Answered, Connection, Ended, Event, Granted, Output, Ready, Restarted
 from innkeeper.drivers.guestlink.frames import WireError
 from innkeeper.ports.host import NoLine
 from innkeeper.ports.streams import Exited, Failed, Stderr, Stdout
@@ -52,7 +52,7 @@ class Line(asyncio.Protocol):
         self.changed = asyncio.Event()
         self.over = asyncio.Event()
         self.listeners: dict[int, Listener] = {}
-        self.questions: dict[int, asyncio.Future[bytes]] = {}
+        self.questions: dict[tuple[int, int], asyncio.Future[bytes]] = {}  # by number and the answer's kind
         self._unclogged = asyncio.Event()
         self._unclogged.set()
         self._transport: asyncio.Transport | None = None
@@ -136,8 +136,8 @@ class Line(asyncio.Protocol):
             case Restarted(answer=reset):
                 self._end_all(_RESTARTED)
                 self.send(reset)
-            case Facts(request, payload):
-                question = self.questions.get(request)
+            case Answered(request, kind, payload):
+                question = self.questions.get((request, kind))
                 if question is not None and not question.done():
                     question.set_result(payload)
             case Output(stream) | Granted(stream) | Ended(stream):

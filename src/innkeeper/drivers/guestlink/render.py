@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-SOURCES = ("main.c", "port.c", "run.c", "session.c", "spawn.c", "status.c", "wire.c")
+SOURCES = (
+    "identity/announce.c",
+    "identity/files.c",
+    "identity/identity.c",
+    "identity/network.c",
+    "identity/words.c",
+    "main.c",
+    "port.c",
+    "run.c",
+    "session.c",
+    "spawn.c",
+    "status.c",
+    "wire.c",
+)
 
 # When memory runs out, a compiler goes before any guest.
 OOM_SCORE = 500

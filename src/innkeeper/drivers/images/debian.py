@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shlex
 
+from innkeeper.drivers.images import identified
 from innkeeper.drivers.images.catalogue import SUITE
 from innkeeper.drivers.images.initrd import AGENT_PORT
 from innkeeper.drivers.images.render import PUBLIC_MIRROR, PUBLIC_SECURITY, GuestFile
@@ -102,6 +103,21 @@ mkdir -p /run/cloud-init "$2/multi-user.target.wants"
 : >/run/cloud-init/$state
 [ $state = disabled ] || ln -sf /lib/systemd/system/cloud-init.target "$2/multi-user.target.wants/cloud-init.target"
 
+# Our hook lets an instance keep the SSH host key that it was given. A copy of its disk is another instance.
+keep=@KEEP_KEYS@
+if [ -e $keep ]; then
+	read -r _ _ instance <$keep
+	ours=
+	for disk in /sys/class/block/vd[b-z]; do
+		read -r read_only 2>/dev/null <"$disk/ro" || continue
+		read -r sectors <"$disk/size"
+		# Seeds are small and read-only; what else is there may take an hour to read.
+		[ "$read_only" = 1 ] && [ "$sectors" -le 32768 ] || continue
+		! grep -qF "\\"instance-id\\": \\"$instance\\"" "/dev/${disk##*/}" || ours=yes
+	done
+	[ -n "$ours" ] || rm -f $keep
+fi
+
 if [ -e /etc/crypttab ] || named luks || named rd.luks; then $real/systemd-cryptsetup-generator "$@"; fi
 if [ -e /etc/integritytab ] || named integritytab; then $real/systemd-integritysetup-generator "$@"; fi
 if [ -e /etc/veritytab ] || named roothash || named systemd.verity; then $real/systemd-veritysetup-generator "$@"; fi
@@ -121,7 +137,7 @@ for script in /etc/init.d/*; do
 	}
 done
 exit 0
-"""
+""".replace("@KEEP_KEYS@", identified.KEEP_KEYS)
 
 # gpt-auto looks for more partitions on the root disk, which has none.
 _MASKED_GENERATORS = (
@@ -204,10 +220,13 @@ system_info:
     activators: [networkd]
 """
 
-# A machine without cards, or with one whose link is down, must not wait two minutes.
+# A machine without cards, or with one whose link is down, must not wait two minutes; one whose seed names no card has
+# nothing to wait for.
 _WAIT_ONLINE = """\
 [Unit]
 ConditionPathExistsGlob=/sys/class/net/e*
+ConditionPathExistsGlob=|/etc/systemd/network/*.network
+ConditionPathExistsGlob=|/run/systemd/network/*.network
 
 [Service]
 ExecStart=
@@ -282,7 +301,8 @@ def files(guest_unit: str | None) -> tuple[GuestFile, ...]:
     ours: tuple[GuestFile, ...] = ()
     if guest_unit is not None:
         first = GuestFile(path=f"{_GUEST_UNIT}.d/first.conf", text=_FIRST)
-        ours = (GuestFile(path=_GUEST_UNIT, text=guest_unit), first)
+        hook = GuestFile(path=identified.PLACE, text=identified.debian(), mode=0o755)
+        ours = (GuestFile(path=_GUEST_UNIT, text=guest_unit), first, hook)
     return (
         GuestFile(path="/etc/apt/apt.conf.d/20auto-upgrades", text=_APT_UPGRADES),
         GuestFile(path="/etc/apt/sources.list.d/debian.sources", text=_APT_SOURCES),

@@ -9,6 +9,7 @@ There is no way to log in but by the agents: root has no password, and nothing l
 
 from __future__ import annotations
 
+from innkeeper.drivers.images import identified
 from innkeeper.drivers.images.catalogue import Recipe
 from innkeeper.drivers.images.render import GuestFile
 
@@ -153,6 +154,7 @@ def files(*, with_guest: bool) -> tuple[GuestFile, ...]:
         GuestFile(path="/etc/shadow", text="root:*:0:::::::\nnobody:*:0:::::::\n", mode=0o600),
         GuestFile(path="/etc/udhcpc.script", text=_UDHCPC, mode=0o755),
         GuestFile(path="/sbin/shutdown", text=_SHUTDOWN, mode=0o755),
+        *([GuestFile(path=identified.PLACE, text=identified.tiny(), mode=0o755)] if with_guest else []),
     )
 
 
