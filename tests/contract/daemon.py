@@ -150,7 +150,10 @@ class Daemon:
         )
         host = SimHost(self.state, Faults(orders=wanted.orders), redeem=self.store.secrets.redeem)
         settings = Settings(
-            names={_HOST: "sim"}, patience=Patience(ask_again_s=0.2), rhythm=Rhythm(repair_s=200, tidy_s=2)
+            names={_HOST: "sim"},
+            patience=Patience(ask_again_s=0.2),
+            rhythm=Rhythm(repair_s=200, tidy_s=2),
+            warms=False,
         )
         try:
             async with running(self.store, {_HOST: host}, self.state.clock, wanted.identify, settings) as self.house:

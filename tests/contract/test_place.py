@@ -81,7 +81,9 @@ def test_two_installations_do_not_meet(tmp_path: Path) -> None:
     second.make()
     assert first.tag != second.tag
     assert {first.users.of_slot(n) for n in (0, 59_999)}.isdisjoint(second.users.of_slot(n) for n in (0, 59_999))
-    assert len({first.users.converter, first.users.prover, first.users.of_slot(59_999)}) == 3
+    special = {first.users.converter, first.users.prover, first.users.baker}
+    assert len(special | {first.users.of_slot(59_999)}) == 4
+    assert special.isdisjoint({second.users.converter, second.users.prover, second.users.baker})
 
 
 @pytest.mark.parametrize("same", [lambda p: p.tag, lambda p: p.users], ids=["names", "users"])

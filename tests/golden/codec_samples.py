@@ -21,6 +21,7 @@ from innkeeper.model.ids import (
     HostId,
     InstanceId,
     Kind,
+    MemoryImageId,
     NetworkId,
     NicId,
     OperationId,
@@ -39,6 +40,7 @@ from innkeeper.model.observed import (
     HostState,
     Inventory,
     MachineState,
+    MemoryState,
     Phase,
     Report,
     Sample,
@@ -47,7 +49,7 @@ from innkeeper.model.observed import (
     TemplateState,
 )
 from innkeeper.model.plans import Drop, Expect, Noun, NoUndo, Plan, Put, Step, Verb
-from innkeeper.model.template import Image, Origin, Template
+from innkeeper.model.template import Baked, Fits, Image, MemoryImage, Origin, Template
 from innkeeper.model.work import (
     Accepted,
     Done,
@@ -68,6 +70,7 @@ PROJECT, OPERATION, SECRET = (
     SecretRef(SecretId("s-0ddba11")),
 )
 SNAPSHOT, BELOW = SnapshotId("snap-facade15dead"), VolumeId("vol-decade0ff1ce")
+MEMORY = MemoryImageId("mem-5eed5eed5eed")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI you@there"
 SIZE = Size(vcpus=2, memory_mib=1024, disk_gib=10)
 LABELS = {"team": "käse", "a": ""}
@@ -126,6 +129,15 @@ PORT = Port(
 )
 
 CHAIN = a.Chain(volume=VOLUME, below=(BELOW,))
+WARM = a.Warm(
+    memory=MEMORY,
+    hostname="web",
+    domain="inn",
+    machine_id="5f3f2b0a2f394c1c9a521f0f1d6c2c8e",
+    cards=(a.WarmCard(baked_mac="52:54:00:65:43:21", becomes=CARD),),
+    configure=True,
+)
+BAKED = Baked(digest="00ff" * 16, stored_bytes=90 << 20)
 ACTIONS: dict[str, a.Action] = {
     "start-machine": a.StartMachine(
         instance=INSTANCE,
@@ -135,6 +147,7 @@ ACTIONS: dict[str, a.Action] = {
         kernel_args="quiet",
         uid_slot=7,
         chains=(CHAIN,),
+        warm=WARM,
     ),
     "stop-machine": a.StopMachine(instance=INSTANCE, grace_s=60.5),
     "pause-machine": a.PauseMachine(instance=INSTANCE),
@@ -154,6 +167,10 @@ ACTIONS: dict[str, a.Action] = {
         template=TEMPLATE, instance=INSTANCE, volume=VOLUME, parent=TEMPLATE, below=(BELOW,)
     ),
     "delete-template": a.DeleteTemplate(template=TEMPLATE),
+    "bake-memory": a.BakeMemory(
+        memory=MEMORY, template=TEMPLATE, hardware=HARDWARE, disk_gib=10, kernel_args="quiet", cloud_init=True
+    ),
+    "delete-memory": a.DeleteMemory(memory=MEMORY),
 }
 NOUNS: dict[str, Noun] = {
     "project": Project(id=PROJECT, name="default", generation=2, labels=LABELS),
@@ -189,6 +206,9 @@ NOUNS: dict[str, Noun] = {
         ephemeral=True,
         expires_at=1.8e9,
         first_boot=FirstBoot(user_data=SECRET, ssh_keys=(KEY,)),
+        memory=MEMORY,
+        cold="as it was asked for",
+        warms=True,
         labels=LABELS,
     ),
     "volume": Volume(
@@ -214,6 +234,20 @@ NOUNS: dict[str, Noun] = {
         volumes=(BELOW,),
         created_at=1.7e9,
         taken=Taken(stored_bytes=1 << 20, consistent=True),
+        generation=2,
+        labels=LABELS,
+    ),
+    "memory-image": MemoryImage(
+        id=MEMORY,
+        project=PROJECT,
+        template=TEMPLATE,
+        host=HOST,
+        size=SIZE,
+        hardware=HARDWARE,
+        volumes=(BELOW,),
+        fits=Fits.of(FACTS),
+        created_at=1.7e9,
+        baked=BAKED,
         generation=2,
         labels=LABELS,
     ),
@@ -243,6 +277,8 @@ MACHINE = MachineState(
     guest_program=True,
     cloud_init="done",
     addresses=("10.1.2.3",),
+    warm=True,
+    cold="its memory image is damaged",
 )
 REPORTS: dict[str, Report] = {
     "machine-state": MACHINE,
@@ -250,6 +286,7 @@ REPORTS: dict[str, Report] = {
     "snapshot-state": SnapshotState(
         snapshot=SNAPSHOT, host=HOST, seq=3, taken=Taken(stored_bytes=1 << 20, consistent=True)
     ),
+    "memory-state": MemoryState(memory=MEMORY, host=HOST, seq=3, baked=BAKED),
     "host-state": HostState(host=HOST, seq=4, facts=FACTS),
     "step-progress": StepProgress(operation=OPERATION, step=1, fraction=0.25, words="unpacking packages"),
     "sample": Sample(
@@ -264,7 +301,7 @@ REPORTS: dict[str, Report] = {
     ),
 }
 OUTCOMES: dict[str, Outcome] = {
-    "done": Done(states=(MACHINE, REPORTS["template-state"], REPORTS["snapshot-state"], REPORTS["host-state"])),  # type: ignore[arg-type]
+    "done": Done(states=(MACHINE, *(REPORTS[f"{of}-state"] for of in ("template", "snapshot", "memory", "host")))),  # type: ignore[arg-type]
     "accepted": Accepted(),
     "refused": Refused(reason="the pool is full", hint="Free some space", stale=True),
 }
@@ -327,6 +364,7 @@ INVENTORY = Inventory(
     seeds=(INSTANCE,),
     templates=(TEMPLATE,),
     networks=(NETWORK,),
+    memories=(MEMORY,),
     leftovers=("tmp-build-12",),
 )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -11,6 +13,7 @@ from innkeeper.drivers.qemu.render import (
     Accelerator,
     CardFacts,
     DirectBoot,
+    MemoryFacts,
     RunFacts,
     UefiBoot,
     render_argv,
@@ -19,6 +22,7 @@ from innkeeper.model.hardware import (
     AGENT_CHANNEL,
     GUEST_CHANNEL,
     Channels,
+    Device,
     Disk,
     Firmware,
     Hardware,
@@ -100,6 +104,28 @@ def test_uefi_over_a_raw_template() -> None:
     disks = {ROOT: DiskFacts(top=Layer(fd=7, format="qcow2"), below=(Layer(fd=8, format="raw", name=BELOW),))}
     facts = replace(FACTS, boot=UefiBoot(code=11, variables=12), disks=disks)
     same_as_golden("qemu/uefi-raw-below.txt", words(replace(SMALL, firmware=Firmware.UEFI), facts))
+
+
+def test_one_that_is_saved_has_its_memory_in_a_file() -> None:
+    facts = replace(FACTS, memory=MemoryFacts(fd=13, shared=True))
+    same_as_golden("qemu/memory-shared.txt", words(SMALL, facts))
+
+
+def test_one_that_is_loaded_differs_in_whose_memory_it_is_and_waits() -> None:
+    saved = words(SMALL, replace(FACTS, memory=MemoryFacts(fd=13, shared=True)))
+    loaded = words(SMALL, replace(FACTS, memory=MemoryFacts(fd=13, shared=False), incoming=True))
+    same_as_golden("qemu/memory-loaded.txt", loaded)
+    assert loaded == saved.replace("share=on", "share=off") + "-S\n-incoming defer\n"
+
+
+def test_nothing_gives_memory_back_to_the_host() -> None:
+    """It would punch holes into the memory that all clones of a template share, and end them."""
+    # A new kind of device is to be looked at here first; and what no line names, no command adds.
+    assert set(get_args(Device)) == {type(device) for device in (*SMALL.devices, Disk(slot=2, volume=ROOT))}
+    for shared in (True, False):
+        argv = render_argv(SMALL, replace(FACTS, memory=MemoryFacts(fd=13, shared=shared)))
+        assert "-nodefaults" in argv
+        assert [w for w in argv if re.search("balloon|page-report|page-hint|discard-data=on|virtio-mem", w)] == []
 
 
 def test_slots_do_not_move_when_a_device_in_between_is_missing() -> None:

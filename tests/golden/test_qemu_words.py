@@ -8,7 +8,18 @@ import pytest
 
 from innkeeper.drivers.qemu.probe.version import QemuUnusable, newest_q35
 from innkeeper.drivers.qemu.qmp import translate
-from innkeeper.drivers.qemu.seen import EndFacts, Run, Seen, ShutDown, explain, follow
+from innkeeper.drivers.qemu.seen import (
+    ChannelChanged,
+    EndFacts,
+    Reset,
+    Resumed,
+    Run,
+    Seen,
+    ShutDown,
+    StateMoved,
+    explain,
+    follow,
+)
 from innkeeper.model.hardware import AGENT_CHANNEL
 from innkeeper.model.observed import Ended, Phase
 from tests.golden.compare import same_as_golden
@@ -40,6 +51,14 @@ STORIES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "restarts its agent": [OPENED, CLOSED, OPENED],
     "shuts itself down": [OPENED, ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"})],
+    "is saved, and told to end": [
+        OPENED,
+        ("STOP", {}),
+        ("MIGRATION", {"status": "setup"}),
+        ("MIGRATION", {"status": "active"}),
+        ("MIGRATION", {"status": "completed"}),
+        ("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"}),
+    ],
     "says what does not concern us": [("NIC_RX_FILTER_CHANGED", {}), ("VSERPORT_CHANGE", {"id": "x", "open": True})],
 }
 
@@ -78,6 +97,34 @@ def test_stories() -> None:
             told = f"  ({seen.trouble})" if seen.trouble else ""
             lines.append(f"{name:24} {seen.phase.value}, {seen.run.value}{told}")
     same_as_golden("qemu/stories.txt", "\n".join(lines) + "\n")
+
+
+LOADED: list[tuple[str, dict[str, Any]]] = [
+    ("MIGRATION", {"status": "setup"}),
+    ("MIGRATION", {"status": "active"}),
+    ("MIGRATION", {"status": "completed"}),
+]
+
+
+def test_what_is_loaded_is_starting_until_it_goes_on() -> None:
+    seen = Seen(run=Run.LOADING)
+    for name, data in LOADED:
+        assert (seen.phase, seen.moves) == (Phase.STARTING, 0)
+        event = translate({"event": name, "data": data}, CHANNELS)
+        seen = follow(seen, event) if event is not None else seen
+    assert (seen.phase, seen.moves, seen.moved_well) == (Phase.STARTING, 1, True)
+    seen = follow(seen, Resumed())
+    assert (seen.phase, seen.run) == (Phase.STARTING, Run.RUNNING)
+    assert follow(seen, ChannelChanged(AGENT_CHANNEL, True)).phase is Phase.RUNNING
+    assert follow(seen, Reset(True)).moves == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_move_that_was_given_up_is_one_too(status: str) -> None:
+    event = translate({"event": "MIGRATION", "data": {"status": status}}, CHANNELS)
+    assert event == StateMoved(False)
+    seen = follow(Seen(moves=1, moved_well=True), StateMoved(False))
+    assert (seen.moves, seen.moved_well) == (2, False)
 
 
 def test_ends() -> None:

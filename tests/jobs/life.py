@@ -200,6 +200,8 @@ def footprint(lives: Lives, cluster: Cluster) -> dict[str, object]:
         assert machine.action.hardware.disks() == cluster.instances[instance].hardware.disks()
     assert set(state.seeds) == set(cluster.instances)
     assert set(state.pool.templates) == set(cluster.templates)
+    assert set(state.pool.memories) == set(cluster.memories)
+    assert all(state.pool.disks[v].taken for m in cluster.memories.values() for v in m.volumes)
     assert not state.pool.staging
     assert not cluster.claims
     assert {p.nic for w in state.networks.applied.values() for p in w.ports} == set(cluster.nics)
@@ -212,6 +214,7 @@ def footprint(lives: Lives, cluster: Cluster) -> dict[str, object]:
         ),
         "notes": {i.name: _note(lives, i.hardware.disks()[0].volume) for i in cluster.instances.values()},
         "nics": sorted(n.name for n in cluster.nics.values()),
+        "memories": sorted(m.baked is not None for m in cluster.memories.values()),
         "templates": {t.full_name: t.image is not None for t in cluster.templates.values()},
     }
 

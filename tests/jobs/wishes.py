@@ -23,6 +23,7 @@ from innkeeper.plan.intake.origin import LaunchWish
 from innkeeper.plan.launch import launch, launch_together
 from innkeeper.plan.names import find_instance, find_snapshot, find_template
 from innkeeper.plan.setup import default_project
+from innkeeper.plan.warm import making
 from innkeeper.sim.commands import write_file
 from innkeeper.sim.metal.pool import ImageFile
 from tests.jobs.life import Decide, Life, Lives
@@ -63,6 +64,16 @@ def dropping_template(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
     return template if isinstance(template, Refusal) else templates.delete_template(c, template)
 
 
+def warming(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    template = find_template(c, project(c), "tiny")
+    return template if isinstance(template, Refusal) else making.warm(c, project(c), template, d, n)
+
+
+def cooling(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
+    template = find_template(c, project(c), "tiny")
+    return template if isinstance(template, Refusal) else making.cool(c, project(c), template)
+
+
 def to_web(decide: Callable[[Cluster, Instance], Plan | Refusal]) -> Decide:
     def on_picture(c: Cluster, d: Draw, n: float) -> Plan | Refusal:
         instance = find_instance(c, project(c), "web")
@@ -76,6 +87,16 @@ async def template(life: Life, lives: Lives) -> None:
     tiny = lives.state.recipes["tiny"]
     lives.state.recipes["tiny"] = replace(tiny, image=replace(tiny.image, cloud_init=True))
     assert not isinstance(await life.wish(building), Refusal)
+
+
+async def warm(life: Life, lives: Lives) -> None:
+    await template(life, lives)
+    assert not isinstance(await life.wish(warming), Refusal)
+
+
+async def cloned(life: Life, lives: Lives) -> None:
+    await warm(life, lives)
+    assert not isinstance(await life.wish(launching("web")), Refusal)
 
 
 async def stopped(life: Life, lives: Lives) -> None:
@@ -169,6 +190,12 @@ WISHES = (
     Wish(name="publish", before=stopped, decide=publishing),
     Wish(name="delete-template", before=template, decide=dropping_template),
     Wish(name="launch", before=template, decide=launching("web")),
+    Wish(name="warm", before=template, decide=warming),
+    Wish(name="delete-memory", before=warm, decide=cooling),
+    Wish(name="delete-memory-cloned", before=cloned, decide=cooling),
+    Wish(name="delete-template-warm", before=warm, decide=dropping_template),
+    Wish(name="launch-warm", before=warm, decide=launching("web")),
+    Wish(name="delete-clone", before=cloned, decide=to_web(lambda c, i: deleting.delete(c, i, force=True))),
     Wish(name="launch-user-data", before=template, decide=WITH_USER_DATA),
     Wish(name="launch-stopped", before=template, decide=launching("web", start=False)),
     Wish(name="launch-all-or-none", before=template, decide=two_together),

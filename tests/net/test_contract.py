@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +13,14 @@ import pytest
 
 from innkeeper.drivers.linuxnet.fake import FakeNet
 from innkeeper.drivers.linuxnet.hand import LinuxNet, NetFailed
+from innkeeper.drivers.linuxnet.kernel import namespaces, taps
 from innkeeper.drivers.linuxnet.probe import probe
 from innkeeper.drivers.linuxnet.settings import NetSettings
 from innkeeper.model.ids import NetworkId, NicId
 from tests.net.world import World, network, new_world, port, wanted
+
+# Of <linux/if_tun.h>: what a tap is, and in which namespace.
+TUNGETIFF, TUNGETDEVNETNS, IFF_VNET_HDR = 0x800454D2, 0x54E3, 0x4000
 
 LAN, WEB, DB = network(), port(1), port(2)
 
@@ -80,3 +87,31 @@ async def test_this_machine_is_fit_and_what_is_missing_is_named(world: World) ->
 def test_a_tag_is_short_and_ours() -> None:
     with pytest.raises(ValueError, match="no tag"):
         NetSettings(tag="innkeeper", state_dir=Path("/run/innkeeper"))
+
+
+async def test_a_loose_tap_is_its_holder_s_alone(net: FakeNet | LinuxNet) -> None:
+    first, second = await net.open_loose_tap(), await net.open_loose_tap()
+    assert first != second
+    os.close(first)
+    os.close(second)
+    assert await net.present() == ()
+
+
+@pytest.mark.net
+async def test_a_loose_tap_leads_nowhere_and_goes_with_its_holder() -> None:
+    async with new_world() as world:
+        fd = await world.net().open_loose_tap()
+        opened = fcntl.ioctl(fd, TUNGETDEVNETNS)
+        around = namespaces.Space(f"/proc/self/fd/{opened}")
+        os.close(opened)
+        try:
+            assert around.inode not in {world.host.space.inode, os.stat("/proc/self/ns/net").st_ino}
+            with around.entered():
+                # Alone but for the loopback that every namespace has.
+                assert {name for _, name in socket.if_nameindex()} == {"lo", taps.LOOSE}
+            assert struct.unpack("16sH22x", fcntl.ioctl(fd, TUNGETIFF, bytes(40)))[1] & IFF_VNET_HDR
+            os.close(fd)
+            with around.entered():
+                assert {name for _, name in socket.if_nameindex()} == {"lo"}
+        finally:
+            around.close()

@@ -14,6 +14,7 @@ from innkeeper.model.ids import (
     HostId,
     InstanceId,
     Kind,
+    MemoryImageId,
     NetworkId,
     NicId,
     OperationId,
@@ -25,9 +26,9 @@ from innkeeper.model.ids import (
 )
 from innkeeper.model.instance import Instance, Size, Snapshot, Taken, Volume, Wanted
 from innkeeper.model.network import Network, Nic
-from innkeeper.model.observed import HostState, MachineState, Phase, SnapshotState, TemplateState
+from innkeeper.model.observed import HostState, MachineState, MemoryState, Phase, SnapshotState, TemplateState
 from innkeeper.model.plans import Change, Drop, Noun, Put
-from innkeeper.model.template import Image, Origin, Template
+from innkeeper.model.template import Baked, Fits, Image, MemoryImage, Origin, Template
 
 FEW = st.integers(1, 3)
 PROJECT = ProjectId("p-1")
@@ -88,6 +89,20 @@ def _snapshot(id: int, name: int, instance: int, volumes: frozenset[int]) -> Sna
     )
 
 
+def _memory(id: int, volume: int) -> MemoryImage:
+    return MemoryImage(
+        id=MemoryImageId(f"mem-{id}"),
+        project=PROJECT,
+        template=TemplateId("t-1"),
+        host=HostId("h-1"),
+        size=Size(vcpus=1, memory_mib=100, disk_gib=1),
+        hardware=Hardware(machine="q", cpu_model="max", firmware=Firmware.BIOS, vcpus=1, memory_mib=100, devices=()),
+        volumes=(VolumeId(f"vol-{volume}"),),
+        fits=Fits.of(FACTS),
+        created_at=1.0,
+    )
+
+
 def _nic(id: int, name: int, instance: int, network: int, addresses: frozenset[int]) -> Nic:
     return Nic(
         id=NicId(f"nic-{id}"),
@@ -122,6 +137,7 @@ NOUNS: st.SearchStrategy[Noun] = st.one_of(
     st.builds(_instance, FEW, FEW, FEW, FEW, FEW, st.sampled_from(Wanted)),
     st.builds(_volume, FEW, FEW, st.none() | FEW, st.none() | FEW),
     st.builds(_snapshot, FEW, FEW, FEW, st.frozensets(FEW)),
+    st.builds(_memory, FEW, FEW),
     st.builds(_nic, FEW, FEW, FEW, FEW, st.frozensets(FEW)),
     st.builds(_template, FEW, FEW, FEW),
     st.builds(_network, FEW, FEW),
@@ -141,6 +157,7 @@ def _rows(cluster: Cluster) -> list[Noun]:
         cluster.volumes,
         cluster.nics,
         cluster.snapshots,
+        cluster.memories,
     )
     return [noun for table in tables for noun in table.values()]
 
@@ -152,7 +169,7 @@ def _held(noun: Noun) -> set[object]:
         held.add((noun.host, noun.uid_slot))
     if isinstance(noun, Nic):
         held |= {noun.mac, *((noun.network, address) for address in noun.addresses)}
-    if isinstance(noun, Snapshot):
+    if isinstance(noun, Snapshot | MemoryImage):
         held |= {("kept", volume) for volume in noun.volumes}
     return held
 
@@ -224,9 +241,10 @@ def test_what_is_looked_up_is_what_stands(changes: list[Change]) -> None:
         assert list(cluster.present_on(instance.host)) == sorted(present, key=lambda i: i.id)
     for host, used in cluster.usage.items():
         there = [i.size for i in cluster.instances.values() if i.host == host]
+        kept = [m for m in cluster.memories.values() if m.host == host]
         assert used == Usage(
             vcpus=sum(size.vcpus for size in there),
-            memory_mib=sum(size.memory_mib for size in there),
+            memory_mib=sum(size.memory_mib for size in there) + sum(m.size.memory_mib for m in kept),
             disk_gib=sum(size.disk_gib for size in there),
             instances=len(there),
         )
@@ -271,6 +289,16 @@ def test_a_report_of_a_snapshot_becomes_part_of_its_row_once() -> None:
     cluster = empty.after([Put(noun=_snapshot(1, 1, 1, frozenset({1})))], 1).seen(told)
     assert cluster.snapshots[SnapshotId("snap-1")].taken == taken
     assert cluster.seen(replace(told, seq=2, taken=replace(taken, consistent=False))) is cluster
+
+
+def test_a_report_of_a_memory_image_becomes_part_of_its_row() -> None:
+    baked = Baked(digest="b" * 64, stored_bytes=1)
+    told = MemoryState(memory=MemoryImageId("mem-1"), host=HostId("h-1"), seq=1, baked=baked)
+    empty = Cluster()
+    assert empty.seen(told) is empty
+    cluster = empty.after([Put(noun=_memory(1, 1))], 1).seen(told)
+    assert cluster.memories[MemoryImageId("mem-1")].baked == baked
+    assert cluster.seen(told) is cluster
 
 
 def test_claims_are_taken_and_released() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from innkeeper.model.actions import (
     Action,
     ApplyNetwork,
+    BakeMemory,
     BuildTemplate,
     ConvergeNetwork,
     CreateDisk,
     DeleteDisk,
+    DeleteMemory,
     DeleteTemplate,
     ForgetMachine,
     ImportTemplate,
@@ -19,16 +23,18 @@ from innkeeper.model.actions import (
     ResumeMachine,
     StopMachine,
     TakeSnapshot,
+    Warm,
 )
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Firmware
-from innkeeper.model.ids import InstanceId, Kind, OperationId, Ref, SnapshotId, TemplateId, VolumeId
+from innkeeper.model.ids import InstanceId, Kind, MemoryImageId, OperationId, Ref, SnapshotId, TemplateId, VolumeId
 from innkeeper.model.instance import Taken
 from innkeeper.model.network import NetworkWanted
 from innkeeper.model.observed import (
     Ended,
     HostState,
     MachineState,
+    MemoryState,
     Phase,
     Report,
     Sample,
@@ -37,6 +43,7 @@ from innkeeper.model.observed import (
     TemplateState,
 )
 from innkeeper.model.plans import Drop, NoUndo, Plan, Put, Step, Verb
+from innkeeper.model.template import Baked
 from innkeeper.model.work import Order
 from innkeeper.plan.words import Names, report_words, step_words, undo_words, words
 from innkeeper.sim.clock import simulate
@@ -49,6 +56,8 @@ from tests.simulation.cast import HOST, NETWORK, Cast, network, order, small_sta
 
 CAST = Cast(1)
 WEB, ROOT, NEW, SNAP = InstanceId("i-1"), VolumeId("vol-1"), TemplateId("t-new"), SnapshotId("snap-1")
+MEMORY = MemoryImageId("mem-1")
+WARM = Warm(memory=MEMORY, hostname="m1", domain="", machine_id="", cards=(), configure=False)
 NAMES = {
     "i-1": "web",
     "vol-1": "web/root",
@@ -91,6 +100,19 @@ ACTIONS: list[tuple[Action, str]] = [
         "publish template mine:2 from web/root",
     ),
     (DeleteTemplate(template=NEW), "delete template mine:2"),
+    (
+        BakeMemory(
+            memory=MEMORY,
+            template=NEW,
+            hardware=CAST.start_action().hardware,
+            disk_gib=1,
+            kernel_args=None,
+            cloud_init=False,
+        ),
+        "boot mine:2 and keep its memory",
+    ),
+    (DeleteMemory(memory=MEMORY), "delete memory image mem-1"),
+    (replace(CAST.start_action(), warm=WARM), "start m1 from mem-1"),
 ]
 
 
@@ -149,6 +171,10 @@ REPORTS: list[tuple[Report, str]] = [
     (_machine(Phase.STOPPED, Ended.GUEST, "whatever"), "web shut itself down"),
     (_machine(Phase.CRASHED, Ended.CRASH, "signal 9"), "web crashed: signal 9"),
     (TemplateState(template=NEW, host=HOST, seq=1, image=tiny_image()), "template mine:2 is ready"),
+    (
+        MemoryState(memory=MEMORY, host=HOST, seq=1, baked=Baked(digest="", stored_bytes=0)),
+        "memory image mem-1 is ready",
+    ),
     (_taken(consistent=True), "snapshot before is taken"),
     (_taken(consistent=False), "snapshot before is taken, as after a loss of power"),
     (HostState(host=HOST, seq=1, facts=sim_facts(4, 8192, 20)), "has 4 vCPUs, 8192 MiB, 0 of 20 GiB free"),

@@ -33,6 +33,7 @@ class Setup:
     append: str = ""
     network: str = "user,restrict=on"
     seed: Path | None = None
+    mac: str = "52:54:00:12:34:56"
 
 
 def overlay(image: Path, path: Path, size: str | None = None) -> Path:
@@ -173,7 +174,8 @@ def _argv(setup: Setup, place: Path) -> list[str]:
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
         *("-chardev", f"socket,id=guest,path={place / 'guest'},server=on,wait=off"),
         *("-device", "virtserialport,chardev=guest,name=org.innkeeper.guest.0"),
-        *("-netdev", f"{setup.network},id=net", "-device", "virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile="),
+        *("-netdev", f"{setup.network},id=net"),
+        *("-device", f"virtio-net-pci,netdev=net,mac={setup.mac},romfile="),
         *("-device", "virtio-rng-pci", "-serial", f"file:{place / 'console'}"),
         *("-qmp", f"unix:{place / 'qmp'},server=on,wait=off"),
     ]

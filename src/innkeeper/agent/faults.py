@@ -5,15 +5,17 @@ from __future__ import annotations
 from innkeeper.drivers.guestlink.compile import CompileFailed
 from innkeeper.drivers.images.faults import BuildFailed
 from innkeeper.drivers.linuxnet.settings import NetFailed
+from innkeeper.drivers.memory.faults import MemoryFault
 from innkeeper.drivers.metadata.hand import SeedFailed
 from innkeeper.drivers.qcow2.faults import PoolFault
 from innkeeper.drivers.qemu.hand import NotEnding
+from innkeeper.drivers.qemu.memory.saving import SaveFailed
 from innkeeper.drivers.qemu.qmp import NoAnswer, Rejected
 from innkeeper.drivers.qemu.start import StartFailed
 from innkeeper.model.work import Refused
 from innkeeper.ports.launcher import LauncherGone
 
-_KNOWN = (BuildFailed, NetFailed, SeedFailed, NotEnding, NoAnswer, Rejected, StartFailed, LauncherGone)
+_KNOWN = (BuildFailed, NetFailed, SeedFailed, NotEnding, NoAnswer, Rejected, StartFailed, SaveFailed, LauncherGone)
 
 
 class CannotObey(Exception):
@@ -31,7 +33,7 @@ def refusal_of(failure: Exception) -> Refused | None:
     match failure:
         case CannotObey():
             return Refused(reason=failure.reason, hint=failure.hint, stale=failure.stale)
-        case PoolFault() | CompileFailed():
+        case PoolFault() | MemoryFault() | CompileFailed():
             return Refused(reason=failure.reason, hint=failure.hint)
         case OSError():
             where = failure.filename or "this host"

@@ -77,6 +77,7 @@ class LocalHost:
             seeds=await hands.disks.seeds(),
             templates=await hands.disks.templates(),
             networks=await hands.networks.present(),
+            memories=await hands.baking.list_images(),
             leftovers=await self._leftovers(),
         )
 

@@ -43,6 +43,8 @@ class LaunchBody(Body):
     network: str = "default"
     start: bool = True
     autostart: Annotated[bool, Field(description="start it again when its host has booted")] = False
+    cold: Annotated[bool, Field(description="boot it, even where a memory image stands")] = False
+    warms: Annotated[bool, Field(description="a memory image of the template may be made after it")] = True
     ephemeral: Annotated[bool, Field(description="delete it once it stops")] = False
     ttl_s: Annotated[float | None, Field(allow_inf_nan=False, description="delete it after so long")] = None
     user_data: Annotated[str | None, Field(description="for cloud-init")] = None
@@ -122,7 +124,8 @@ class VolumeOut(BaseModel):
 
 class InstanceOut(BaseModel):
     """`status` is what was last observed, `wanted` what it should be. `snapshots` counts its own; `over` is the one
-    that it stands on: NAME, or INSTANCE/NAME of another instance's that it was made from.
+    that it stands on: NAME, or INSTANCE/NAME of another instance's that it was made from. `warm`: it went on from a
+    memory image when it was started last, or will; `cold` says why a launch boots, and is empty later.
     """
 
     id: str
@@ -142,6 +145,8 @@ class InstanceOut(BaseModel):
     volumes: list[VolumeOut]
     snapshots: int
     over: str | None
+    warm: bool
+    cold: str
     autostart: bool
     ephemeral: bool
     created_at: Moment
@@ -178,6 +183,21 @@ class SnapshotOut(BaseModel):
     generation: int
 
 
+class MemoryImageOut(BaseModel):
+    """`status` is `making`, `ready`, or `outdated` where its host has changed since. `clones` are the instances that
+    were launched from it and are still there.
+    """
+
+    id: str
+    host: str
+    status: str
+    size: SizeOut
+    stored_bytes: int | None
+    digest: str | None
+    clones: int
+    created_at: Moment
+
+
 class TemplateOut(BaseModel):
     id: str
     name: str
@@ -194,6 +214,7 @@ class TemplateOut(BaseModel):
     created_at: Moment
     default_size: SizeOut
     used_by: int
+    memory_images: list[MemoryImageOut]
     generation: int
 
 

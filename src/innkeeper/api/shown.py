@@ -8,12 +8,12 @@ from innkeeper.api import schemas
 from innkeeper.control.monitor import Monitor, Rates
 from innkeeper.model.cluster import Cluster, Usage
 from innkeeper.model.host import Host
-from innkeeper.model.ids import Ref, VolumeId
+from innkeeper.model.ids import InstanceId, Ref, SnapshotId, VolumeId
 from innkeeper.model.instance import Instance, Size, Snapshot, Wanted
 from innkeeper.model.network import Network
 from innkeeper.model.observed import MachineState, Phase
 from innkeeper.model.plans import Plan, Put
-from innkeeper.model.template import Template
+from innkeeper.model.template import Fits, MemoryImage, Template
 from innkeeper.model.work import Operation, OperationState
 from innkeeper.plan.names import template_by_id
 from innkeeper.plan.power import is_up
@@ -90,6 +90,8 @@ def instance_out(cluster: Cluster, instance: Instance, monitor: Monitor) -> sche
         volumes=[schemas.VolumeOut(id=v.id, name=v.name, size_gib=v.size_gib) for v in cluster.disks(instance.id)],
         snapshots=len(cluster.snapshots_of.get(instance.id, ())),
         over=None if over is None else _called_from(cluster, instance, over),
+        warm=instance.memory is not None if seen is None else seen.warm,
+        cold=instance.cold if seen is None or not seen.cold else seen.cold,
         autostart=instance.autostart,
         ephemeral=instance.ephemeral,
         created_at=instance.created_at,
@@ -133,9 +135,11 @@ def _stands_on(cluster: Cluster, instance: Instance) -> Snapshot | None:
 
 def _snapshot_below(cluster: Cluster, volume: VolumeId) -> Snapshot | None:
     """The nearest. What is left of deleted ones lies in between, and is passed by."""
-    keepers = (cluster.kept_by.get(below) for below in cluster.below(volume))
-    found = next((keeper for keeper in keepers if keeper is not None), None)
-    return None if found is None else cluster.snapshots[found]
+    for below in cluster.below(volume):
+        keeper = cluster.kept_by.get(below)
+        if keeper is not None and keeper in cluster.snapshots:
+            return cluster.snapshots[SnapshotId(keeper)]
+    return None
 
 
 def _called_from(cluster: Cluster, instance: Instance, snapshot: Snapshot) -> str:
@@ -149,6 +153,7 @@ def template_out(cluster: Cluster, template: Template) -> schemas.TemplateOut:
     image = template.image
     assert image is not None  # incomplete templates are shown nowhere
     project = cluster.projects.get(template.project) if template.project else None
+    memories = sorted((cluster.memories[m] for m in cluster.memories_of.get(template.id, ())), key=lambda m: m.id)
     return schemas.TemplateOut(
         id=template.id,
         name=template.name,
@@ -165,7 +170,24 @@ def template_out(cluster: Cluster, template: Template) -> schemas.TemplateOut:
         created_at=template.created_at,
         default_size=size_out(template.default_size),
         used_by=len(cluster.users_of.get(template.id, ())),
+        memory_images=[memory_out(cluster, m) for m in memories],
         generation=template.generation,
+    )
+
+
+def memory_out(cluster: Cluster, memory: MemoryImage) -> schemas.MemoryImageOut:
+    host, baked = cluster.hosts.get(memory.host), memory.baked
+    users = cluster.users_of.get(memory.template, ())
+    outdated = host is not None and host.facts is not None and memory.fits != Fits.of(host.facts)
+    return schemas.MemoryImageOut(
+        id=memory.id,
+        host=host.name if host else memory.host,
+        status="making" if baked is None else "outdated" if outdated else "ready",
+        size=size_out(memory.size),
+        stored_bytes=None if baked is None else baked.stored_bytes,
+        digest=None if baked is None else baked.digest,
+        clones=sum(cluster.instances[InstanceId(user)].memory == memory.id for user in users),
+        created_at=memory.created_at,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from innkeeper.access.rules import allowed
 from innkeeper.control.submit import Asking, Submitter, changed
 from innkeeper.model.cluster import Cluster
@@ -13,6 +15,7 @@ from innkeeper.model.template import Template
 from innkeeper.model.work import Operation
 from innkeeper.plan.names import find_instance, find_template
 from innkeeper.plan.template import build, delete_template, import_file, publish
+from innkeeper.plan.warm.making import cool, warm
 from innkeeper.ports.store import Pictures
 
 
@@ -60,6 +63,31 @@ class Templates:
         def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
             found = find_instance(cluster, asking.project, instance)
             return found if isinstance(found, Refusal) else publish(cluster, found, name, draw, now)
+
+        return await self._submitter.submit(decide, asking)
+
+    async def warm(self, who: Principal, word: str, asking: Asking) -> Operation | Refusal:
+        """A memory image, from which later launches go on instead of booting."""
+        return await self._about_memory(who, word, asking, warm)
+
+    async def cool(self, who: Principal, word: str, asking: Asking) -> Operation | Refusal:
+        """The project's memory images of it are deleted."""
+        return await self._about_memory(who, word, asking, lambda c, project, t, draw, now: cool(c, project, t))
+
+    async def _about_memory(
+        self,
+        who: Principal,
+        word: str,
+        asking: Asking,
+        decided: Callable[[Cluster, ProjectId, Template, Draw, float], Plan | Refusal],
+    ) -> Operation | Refusal:
+        refusal = allowed(who, "launch", asking.project)
+        if refusal is not None:
+            return refusal
+
+        def decide(cluster: Cluster, draw: Draw, now: float) -> Plan | Refusal:
+            found = find_template(cluster, asking.project, word)
+            return found if isinstance(found, Refusal) else decided(cluster, asking.project, found, draw, now)
 
         return await self._submitter.submit(decide, asking)
 

@@ -28,6 +28,7 @@ from innkeeper.control.snapshots import Snapshots
 from innkeeper.control.submit import Asking, Submitter
 from innkeeper.control.templates import Templates
 from innkeeper.control.waiting import Waiting
+from innkeeper.control.warming import Warming
 from innkeeper.control.watch import OURSELVES, Rhythm, Watch
 from innkeeper.jobs.engine import Engine, Patience
 from innkeeper.model.host import Principal
@@ -63,12 +64,15 @@ class AnyHost(HostPort, StreamPort, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Read once, by whoever composes. `ranges_in_use` are CIDRs that the default network keeps away from."""
+    """Read once, by whoever composes. `ranges_in_use` are CIDRs that the default network keeps away from; without
+    `warms` no memory image is made unless somebody asks for it.
+    """
 
     names: Mapping[HostId, str]
     ranges_in_use: tuple[str, ...] = ()
     patience: Patience = Patience()
     rhythm: Rhythm = Rhythm()
+    warms: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,9 @@ async def running(
         project = await _set_up(store.pictures, submitter, clock, settings)
         tasks.append(group.create_task(watch.run(project, settings.rhythm), name="watch"))
         tasks.append(group.create_task(steady("the monitor", monitor.run), name="monitor"))
+        if settings.warms:
+            warming = Warming(submitter, store.pictures, clock)
+            tasks.append(group.create_task(steady("warming", warming.run), name="warming"))
         site = Site(store.pictures)
         cases = UseCases(
             instances=Instances(submitter, store.pictures),

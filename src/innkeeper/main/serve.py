@@ -54,6 +54,9 @@ def serve(
         bool,
         Parameter(negative="", help="serve with a database older than what this host holds; what it lacks is removed"),
     ] = False,
+    no_warm: Annotated[
+        bool, Parameter(negative="", help="make no memory images but those that are asked for: inn template warm")
+    ] = False,
     log_file: Annotated[
         Path | None, Parameter(help="log there instead of to standard error; two files of 8 MiB are kept")
     ] = None,
@@ -64,10 +67,10 @@ def serve(
         _log(log_file, logging.DEBUG if verbose else logging.INFO)
     kinds = (CannotServe, CannotSetUp, StoreFailed, NetFailed, OSError)
     with in_words(kinds, "This daemon has ended; instances run on"):
-        uvloop.run(_serve(Place(data.absolute()), listen, accept_database=accept_database))
+        uvloop.run(_serve(Place(data.absolute()), listen, accept_database=accept_database, warms=not no_warm))
 
 
-async def _serve(place: Place, port: int | None, *, accept_database: bool) -> None:
+async def _serve(place: Place, port: int | None, *, accept_database: bool, warms: bool) -> None:
     place.make()
     held = place.lock()
     _spare_us()
@@ -83,7 +86,7 @@ async def _serve(place: Place, port: int | None, *, accept_database: bool) -> No
         stack.push_async_callback(net.close)
         in_use = await net.ranges_in_use()
         host = await stack.enter_async_context(local_host(place, store.secrets.redeem, net))
-        settings = Settings(names={host.id: socket.gethostname()}, ranges_in_use=in_use)
+        settings = Settings(names={host.id: socket.gethostname()}, ranges_in_use=in_use, warms=warms)
         token = None if port is None else _token(place)
         house = await stack.enter_async_context(
             running(store, {host.id: host}, SystemClock(), Identity(token), settings)

@@ -14,6 +14,7 @@ from innkeeper.agent.facts import Found, look
 from innkeeper.agent.kept.outbox import Outbox
 from innkeeper.agent.kept.records import Records
 from innkeeper.agent.local import Body, LocalHost
+from innkeeper.agent.orders.baking import Baking, Oven
 from innkeeper.agent.orders.carrying import Hands
 from innkeeper.agent.orders.disks import Disks
 from innkeeper.agent.orders.networks import Networks
@@ -28,6 +29,8 @@ from innkeeper.drivers.confine.hand import Launcher, unable
 from innkeeper.drivers.linuxnet.hand import LinuxNet
 from innkeeper.drivers.linuxnet.probe import probe as network_problems
 from innkeeper.drivers.linuxnet.settings import NetSettings
+from innkeeper.drivers.memory.faults import MemoryFault
+from innkeeper.drivers.memory.hand import Memories
 from innkeeper.drivers.metadata.hand import SeedFailed, Seeds
 from innkeeper.drivers.qcow2.convert import Converter
 from innkeeper.drivers.qcow2.faults import PoolFault
@@ -81,7 +84,7 @@ async def local_host(
         async with asyncio.TaskGroup() as group:
             try:
                 body = await _body(place, hypervisor, Means(redeem=redeem, net=net, launcher=launcher), group)
-            except (PoolFault, SeedFailed, OSError) as error:
+            except (PoolFault, MemoryFault, SeedFailed, OSError) as error:
                 raise _unusable(place, error) from error
             roster = body.hands.roster
             try:
@@ -126,6 +129,7 @@ async def _body(
     """The host's parts, and its pool in order."""
     qemu, speed = hypervisor
     pool, seeds = await _pool(place)
+    memories = await _memories(place)
     outbox, records = Outbox(place.data / "agent" / "seq"), Records(place.data / "agent" / "records")
     machines_root = place.data / "machines"
 
@@ -142,10 +146,14 @@ async def _body(
         uefi=UEFI,
         seeds=place.data / "seeds",
     )
+    oven = Oven(root=place.data / "baking", ways=ways, pool=pool, net=means.net, launcher=means.launcher)
+    baking = Baking(oven, memories, Frozen(place.data / "pool"))
+    await baking.prepare()
     hands = Hands(
         roster=roster,
         machines=machines,
-        starting=Starting(ways, pool, means.net, machines),
+        starting=Starting(ways, pool, means.net, machines, memories),
+        baking=baking,
         disks=Disks(pool.volumes, pool.templates, seeds, place.users, means.redeem),
         snapshots=Snapshots(pool.places, Frozen(place.data / "pool"), machines, roster),
         networks=Networks(means.net, place.data / "agent" / "networks"),
@@ -167,6 +175,13 @@ async def _body(
         facts=lambda: look(found, place.data / "pool"),
         machines=machines_root,
     )
+
+
+async def _memories(place: Place) -> Memories:
+    memories = Memories(place.data / "pool")
+    await memories.prepare()
+    await memories.clean_staging()
+    return memories
 
 
 async def _pool(place: Place) -> tuple[Pool, Seeds]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from innkeeper.model.hardware import Firmware, Hardware
-from innkeeper.model.ids import InstanceId, NetworkId, SecretRef, SnapshotId, TemplateId, VolumeId
+from innkeeper.model.ids import InstanceId, MemoryImageId, NetworkId, SecretRef, SnapshotId, TemplateId, VolumeId
 from innkeeper.model.network import NetworkWanted
 
 # --- machines
@@ -19,7 +19,8 @@ from innkeeper.model.network import NetworkWanted
 class StartMachine:
     """QEMU runs with this hardware afterwards. Given to a running machine, it does nothing.
 
-    Disks without a chain stand over the template's alone.
+    Disks without a chain stand over the template's alone. With `warm` it goes on from a memory image if that can be
+    done and its disks are still empty; otherwise it boots, and its report says why.
     """
 
     instance: InstanceId
@@ -29,6 +30,7 @@ class StartMachine:
     kernel_args: str | None
     uid_slot: int
     chains: tuple[Chain, ...] = ()
+    warm: Warm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,29 @@ class Chain:
 
     volume: VolumeId
     below: tuple[VolumeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """Going on from a memory image, and who the guest is from then on: no network before it has become that.
+
+    `cards` are in the order of the hardware's. `configure`: cloud-init has something to apply, and runs at once.
+    """
+
+    memory: MemoryImageId
+    hostname: str
+    domain: str
+    machine_id: str
+    cards: tuple[WarmCard, ...]
+    configure: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmCard:
+    """`baked_mac` is by which the guest knows the card until then."""
+
+    baked_mac: str
+    becomes: SeedCard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +223,34 @@ class DeleteTemplate:
 
 TemplateAction = BuildTemplate | ImportTemplate | PublishTemplate | DeleteTemplate
 
+# --- memory images (making one is long)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BakeMemory:
+    """Boots a machine of this hardware, reachable by nobody, and keeps its memory once it has settled.
+
+    Its volumes are emptied before, and frozen afterwards. No card of it is connected to anything.
+    """
+
+    memory: MemoryImageId
+    template: TemplateId
+    hardware: Hardware
+    disk_gib: int
+    kernel_args: str | None
+    cloud_init: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteMemory:
+    """Clones that run keep what they have of it."""
+
+    memory: MemoryImageId
+
+
+MemoryAction = BakeMemory | DeleteMemory
+LongAction = BuildTemplate | ImportTemplate | PublishTemplate | BakeMemory
+
 Action = (
     StartMachine
     | StopMachine
@@ -214,4 +267,6 @@ Action = (
     | ImportTemplate
     | PublishTemplate
     | DeleteTemplate
+    | BakeMemory
+    | DeleteMemory
 )

@@ -18,6 +18,7 @@ from innkeeper.model.ids import (
     HostId,
     InstanceId,
     Kind,
+    MemoryImageId,
     NetworkId,
     NicId,
     OperationId,
@@ -27,11 +28,11 @@ from innkeeper.model.ids import (
     TemplateId,
     VolumeId,
 )
-from innkeeper.model.instance import Instance, Snapshot, Volume, Wanted
+from innkeeper.model.instance import Instance, Size, Snapshot, Volume, Wanted
 from innkeeper.model.network import Network, Nic
-from innkeeper.model.observed import HostState, MachineState, Phase, SnapshotState, State, TemplateState
+from innkeeper.model.observed import HostState, MachineState, MemoryState, Phase, SnapshotState, State, TemplateState
 from innkeeper.model.plans import Change, Drop, Noun, Put
-from innkeeper.model.template import Template
+from innkeeper.model.template import MemoryImage, Template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,12 @@ class Usage:
     disk_gib: int = 0
     instances: int = 0
 
-    def plus(self, instance: Instance, sign: int) -> Usage:
+    def plus(self, size: Size, sign: int, instances: int = 1) -> Usage:
         return Usage(
-            vcpus=self.vcpus + sign * instance.size.vcpus,
-            memory_mib=self.memory_mib + sign * instance.size.memory_mib,
-            disk_gib=self.disk_gib + sign * instance.size.disk_gib,
-            instances=self.instances + sign,
+            vcpus=self.vcpus + sign * size.vcpus,
+            memory_mib=self.memory_mib + sign * size.memory_mib,
+            disk_gib=self.disk_gib + sign * size.disk_gib,
+            instances=self.instances + sign * instances,
         )
 
 
@@ -56,7 +57,8 @@ class Usage:
 class Cluster:
     """`names` maps (kind, project or "", name) to an id; `addresses` and `macs` map to the NIC that holds them.
 
-    `kept_by` maps a frozen volume to the snapshot that it belongs to, `above` to the volumes that stand over it.
+    `kept_by` maps a frozen volume to the snapshot or memory image that it belongs to, `above` to the volumes that
+    stand over it.
     """
 
     revision: int = 0
@@ -68,6 +70,7 @@ class Cluster:
     volumes: Map[VolumeId, Volume] = Map()
     nics: Map[NicId, Nic] = Map()
     snapshots: Map[SnapshotId, Snapshot] = Map()
+    memories: Map[MemoryImageId, MemoryImage] = Map()
     machines: Map[InstanceId, MachineState] = Map()
     claims: Map[Ref, OperationId] = Map()
     names: Map[tuple[Kind, str, str], str] = Map()
@@ -80,7 +83,8 @@ class Cluster:
     nics_on: Map[NetworkId, Map[NicId, None]] = Map()
     users_of: Map[TemplateId, Map[str, None]] = Map()
     snapshots_of: Map[InstanceId, Map[SnapshotId, None]] = Map()
-    kept_by: Map[VolumeId, SnapshotId] = Map()
+    memories_of: Map[TemplateId, Map[MemoryImageId, None]] = Map()
+    kept_by: Map[VolumeId, SnapshotId | MemoryImageId] = Map()
     above: Map[VolumeId, Map[VolumeId, None]] = Map()
 
     # --- looking
@@ -161,16 +165,8 @@ class Cluster:
                 if state.instance not in self.instances or (known is not None and known.seq >= state.seq):
                     return self
                 return replace(self, machines=self.machines.set(state.instance, state))
-            case TemplateState():
-                template = self.templates.get(state.template)
-                if template is None or template.image == state.image:
-                    return self
-                return replace(self, templates=self.templates.set(template.id, replace(template, image=state.image)))
-            case SnapshotState():
-                snapshot = self.snapshots.get(state.snapshot)
-                if snapshot is None or snapshot.taken is not None:
-                    return self
-                return replace(self, snapshots=self.snapshots.set(snapshot.id, replace(snapshot, taken=state.taken)))
+            case TemplateState() | SnapshotState() | MemoryState():
+                return _completed(self, state)
             case HostState():
                 host = self.hosts.get(state.host)
                 if host is None:
@@ -178,6 +174,31 @@ class Cluster:
                 return replace(self, hosts=self.hosts.set(host.id, replace(host, facts=state.facts)))
             case _:
                 assert_never(state)
+
+
+def _completed(cluster: Cluster, state: TemplateState | SnapshotState | MemoryState) -> Cluster:
+    """What is made on a host is told once it is whole."""
+    match state:
+        case TemplateState():
+            template = cluster.templates.get(state.template)
+            if template is None or template.image == state.image:
+                return cluster
+            whole = replace(template, image=state.image)
+            return replace(cluster, templates=cluster.templates.set(template.id, whole))
+        case SnapshotState():
+            snapshot = cluster.snapshots.get(state.snapshot)
+            if snapshot is None or snapshot.taken is not None:
+                return cluster
+            taken = replace(snapshot, taken=state.taken)
+            return replace(cluster, snapshots=cluster.snapshots.set(snapshot.id, taken))
+        case MemoryState():
+            memory = cluster.memories.get(state.memory)
+            if memory is None or memory.baked == state.baked:
+                return cluster
+            baked = replace(memory, baked=state.baked)
+            return replace(cluster, memories=cluster.memories.set(memory.id, baked))
+        case _:
+            assert_never(state)
 
 
 _TABLES: dict[Kind, str] = {
@@ -189,6 +210,7 @@ _TABLES: dict[Kind, str] = {
     Kind.VOLUME: "volumes",
     Kind.NIC: "nics",
     Kind.SNAPSHOT: "snapshots",
+    Kind.MEMORY: "memories",
 }
 
 
@@ -218,6 +240,25 @@ def _drop(held: Map[Any, Any], key: Any, value: Any) -> Map[Any, Any]:
     return held.delete(key) if key in held and held[key] == value else held
 
 
+def _held_by(memory: MemoryImage) -> Size:
+    """A memory image stays in its host's memory. Its disks are as those of snapshots: not promised to anybody."""
+    return Size(vcpus=0, memory_mib=memory.size.memory_mib, disk_gib=0)
+
+
+def _using(cluster: Cluster, host: HostId, size: Size, sign: int, instances: int = 1) -> Map[HostId, Usage]:
+    used = cluster.usage.get(host, Usage()).plus(size, sign, instances)
+    if used != Usage():
+        return cluster.usage.set(host, used)
+    return cluster.usage.delete(host) if host in cluster.usage else cluster.usage
+
+
+def _kept_no_more(cluster: Cluster, keeper: Snapshot | MemoryImage) -> Map[VolumeId, SnapshotId | MemoryImageId]:
+    kept = cluster.kept_by
+    for volume in keeper.volumes:
+        kept = _drop(kept, volume, keeper.id)
+    return kept
+
+
 def _with(cluster: Cluster, noun: Noun) -> Cluster:
     table = _TABLES[noun.ref.kind]
     changed: dict[str, Any] = {
@@ -226,7 +267,7 @@ def _with(cluster: Cluster, noun: Noun) -> Cluster:
     }
     match noun:
         case Instance():
-            changed["usage"] = cluster.usage.set(noun.host, cluster.usage.get(noun.host, Usage()).plus(noun, 1))
+            changed["usage"] = _using(cluster, noun.host, noun.size, 1)
             changed["uid_slots"] = _nested_set(cluster.uid_slots, noun.host, noun.uid_slot, noun.id)
             changed["users_of"] = _nested_set(cluster.users_of, noun.template, noun.id, None)
         case Volume():
@@ -237,6 +278,10 @@ def _with(cluster: Cluster, noun: Noun) -> Cluster:
                 changed["above"] = _nested_set(cluster.above, noun.over, noun.id, None)
         case Snapshot():
             changed["snapshots_of"] = _nested_set(cluster.snapshots_of, noun.instance, noun.id, None)
+            changed["kept_by"] = cluster.kept_by.update(dict.fromkeys(noun.volumes, noun.id))
+        case MemoryImage():
+            changed["usage"] = _using(cluster, noun.host, _held_by(noun), 1, instances=0)
+            changed["memories_of"] = _nested_set(cluster.memories_of, noun.template, noun.id, None)
             changed["kept_by"] = cluster.kept_by.update(dict.fromkeys(noun.volumes, noun.id))
         case Nic():
             mine_nics = cluster.nics_of.get(noun.instance, ())
@@ -259,9 +304,7 @@ def _without(cluster: Cluster, noun: Noun) -> Cluster:
     }
     match noun:
         case Instance():
-            used = cluster.usage[noun.host].plus(noun, -1)
-            usage = cluster.usage
-            changed["usage"] = usage.set(noun.host, used) if used.instances else usage.delete(noun.host)
+            changed["usage"] = _using(cluster, noun.host, noun.size, -1)
             changed["uid_slots"] = _nested_drop(cluster.uid_slots, noun.host, noun.uid_slot, noun.id)
             changed["users_of"] = _nested_drop(cluster.users_of, noun.template, noun.id, None)
         case Volume():
@@ -275,10 +318,11 @@ def _without(cluster: Cluster, noun: Noun) -> Cluster:
                 changed["above"] = _nested_drop(cluster.above, noun.over, noun.id, None)
         case Snapshot():
             changed["snapshots_of"] = _nested_drop(cluster.snapshots_of, noun.instance, noun.id, None)
-            kept = cluster.kept_by
-            for volume in noun.volumes:
-                kept = _drop(kept, volume, noun.id)
-            changed["kept_by"] = kept
+            changed["kept_by"] = _kept_no_more(cluster, noun)
+        case MemoryImage():
+            changed["usage"] = _using(cluster, noun.host, _held_by(noun), -1, instances=0)
+            changed["memories_of"] = _nested_drop(cluster.memories_of, noun.template, noun.id, None)
+            changed["kept_by"] = _kept_no_more(cluster, noun)
         case Nic():
             left_nics = tuple(n for n in cluster.nics_of.get(noun.instance, ()) if n != noun.id)
             of = cluster.nics_of

@@ -23,6 +23,7 @@ HostId = NewType("HostId", str)
 OperationId = NewType("OperationId", str)
 SecretId = NewType("SecretId", str)
 SnapshotId = NewType("SnapshotId", str)
+MemoryImageId = NewType("MemoryImageId", str)
 
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -44,6 +45,7 @@ class Kind(StrEnum):
     VOLUME = "volume"
     NIC = "nic"
     SNAPSHOT = "snapshot"
+    MEMORY = "memory"
 
 
 PREFIXES: dict[Kind, str] = {
@@ -55,6 +57,7 @@ PREFIXES: dict[Kind, str] = {
     Kind.VOLUME: "vol",
     Kind.NIC: "nic",
     Kind.SNAPSHOT: "snap",
+    Kind.MEMORY: "mem",
 }
 
 

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from innkeeper.model.hardware import Hardware
-from innkeeper.model.ids import HostId, InstanceId, Kind, ProjectId, Ref, SecretRef, SnapshotId, TemplateId, VolumeId
+from innkeeper.model.ids import (
+    HostId,
+    InstanceId,
+    Kind,
+    MemoryImageId,
+    ProjectId,
+    Ref,
+    SecretRef,
+    SnapshotId,
+    TemplateId,
+    VolumeId,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +55,8 @@ class Instance:
     """`uid_slot` is the number of the user, unique on its host, as whom the instance's QEMU runs.
 
     `expires_at` is in seconds of the epoch; an expired instance is deleted. An `ephemeral` one is deleted once it
-    stops.
+    stops. `memory` is the image of which it was launched to go on; without one `cold` says why it boots. With
+    `warms` a memory image of its template may be made after it.
     """
 
     id: InstanceId
@@ -62,6 +74,9 @@ class Instance:
     ephemeral: bool = False
     expires_at: float | None = None
     first_boot: FirstBoot = FirstBoot()
+    memory: MemoryImageId | None = None
+    cold: str = ""
+    warms: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from innkeeper.model.host import HostFacts
-from innkeeper.model.ids import HostId, InstanceId, OperationId, SnapshotId, TemplateId
+from innkeeper.model.ids import HostId, InstanceId, MemoryImageId, OperationId, SnapshotId, TemplateId
 from innkeeper.model.instance import Taken
-from innkeeper.model.template import Image
+from innkeeper.model.template import Baked, Image
 
 
 class Phase(StrEnum):
@@ -43,6 +43,7 @@ class MachineState:
     """One instance on its host. `obeyed` is the generation of the last order carried out for it.
 
     `since` is when the phase began, in seconds of the epoch; `addresses` are what the guest itself says it uses.
+    `warm` says that it went on from its memory image, `cold` why it did not though it was to.
     """
 
     instance: InstanceId
@@ -58,6 +59,8 @@ class MachineState:
     guest_program: bool = False
     cloud_init: str = ""
     addresses: tuple[str, ...] = ()
+    warm: bool = False
+    cold: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,16 @@ class SnapshotState:
     host: HostId
     seq: int
     taken: Taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryState:
+    """A memory image that stands on a host. It is never written again."""
+
+    memory: MemoryImageId
+    host: HostId
+    seq: int
+    baked: Baked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +127,8 @@ class Sample:
     net_sent_bytes: int
 
 
-State = MachineState | TemplateState | SnapshotState | HostState
-Report = MachineState | TemplateState | SnapshotState | HostState | StepProgress | Sample
+State = MachineState | TemplateState | SnapshotState | MemoryState | HostState
+Report = State | StepProgress | Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,4 +147,5 @@ class Inventory:
     seeds: tuple[InstanceId, ...]
     templates: tuple[TemplateId, ...]
     networks: tuple[str, ...]
+    memories: tuple[MemoryImageId, ...] = ()
     leftovers: tuple[str, ...] = ()

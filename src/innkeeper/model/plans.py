@@ -20,9 +20,9 @@ from innkeeper.model.host import Host, Project
 from innkeeper.model.ids import HostId, Ref
 from innkeeper.model.instance import Instance, Snapshot, Volume
 from innkeeper.model.network import Network, Nic
-from innkeeper.model.template import Template
+from innkeeper.model.template import MemoryImage, Template
 
-Noun = Project | Host | Template | Network | Instance | Volume | Nic | Snapshot
+Noun = Project | Host | Template | Network | Instance | Volume | Nic | Snapshot | MemoryImage
 
 
 class Verb(StrEnum):
@@ -43,6 +43,8 @@ class Verb(StrEnum):
     SNAPSHOT = "snapshot"
     RESTORE = "restore"
     DELETE_SNAPSHOT = "delete-snapshot"
+    WARM = "warm"
+    DELETE_MEMORY = "delete-memory"
     REPAIR = "repair"
     SET_UP = "set-up"
 

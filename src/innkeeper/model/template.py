@@ -1,4 +1,8 @@
-"""Templates: blueprints, versioned and immutable. A template's row appears only when its artefacts are complete."""
+"""Templates: blueprints, versioned and immutable. A template's row appears only when its artefacts are complete.
+
+And their memory images: the memory of a machine that was booted once from a template, from which clones go on instead
+of booting.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from innkeeper.model.hardware import Firmware
-from innkeeper.model.ids import Kind, ProjectId, Ref, TemplateId
+from innkeeper.model.hardware import Firmware, Hardware
+from innkeeper.model.host import HostFacts
+from innkeeper.model.ids import HostId, Kind, MemoryImageId, ProjectId, Ref, TemplateId, VolumeId
 from innkeeper.model.instance import Size
 
 
@@ -69,3 +74,80 @@ class Template:
     @property
     def full_name(self) -> str:
         return f"{self.name}:{self.version}"
+
+
+# --- memory images
+
+BAKER_SLOT = 65_533
+"""The user slot of machines that memory images are made from, above all that instances are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fits:
+    """On what memory was taken. With any other of these the same bytes may mean something else."""
+
+    qemu_version: str
+    machine_type: str
+    cpu_model: str
+    accelerator: str
+    kernel: str
+
+    @classmethod
+    def of(cls, facts: HostFacts) -> Fits:
+        return cls(
+            qemu_version=facts.qemu_version,
+            machine_type=facts.machine_type,
+            cpu_model=facts.cpu_model,
+            accelerator=facts.accelerator,
+            kernel=facts.kernel,
+        )
+
+    def differs_in(self, other: Fits) -> str:
+        """What is not the same, in words; nothing where all is."""
+        named = (
+            ("QEMU", self.qemu_version, other.qemu_version),
+            ("machine type", self.machine_type, other.machine_type),
+            ("CPU model", self.cpu_model, other.cpu_model),
+            ("accelerator", self.accelerator, other.accelerator),
+            ("host kernel", self.kernel, other.kernel),
+        )
+        return ", ".join(f"{what} {then}, not {now}" for what, then, now in named if then != now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baked:
+    """What its host tells once it is made. `digest` is SHA-256 over memory and device state."""
+
+    digest: str
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryImage:
+    """Of one template, on one host, for one project: what is in it may have been seen by who launched it.
+
+    `volumes` are the frozen ones, in the order of the disks, that the machine wrote while it booted: disks of clones
+    stand over them. `baked` None means: being made.
+    """
+
+    id: MemoryImageId
+    project: ProjectId
+    template: TemplateId
+    host: HostId
+    size: Size
+    hardware: Hardware
+    volumes: tuple[VolumeId, ...]
+    fits: Fits
+    created_at: float
+    baked: Baked | None = None
+    generation: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(Kind.MEMORY, self.id)
+
+    @property
+    def name(self) -> str:
+        """It is called by its id: nobody gives it a name."""
+        return self.id

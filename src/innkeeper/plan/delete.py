@@ -39,7 +39,7 @@ def remove(cluster: Cluster, instance: Instance) -> Plan:
         cluster.disks(instance.id),
         cluster.snapshots_by_age(instance.id),
     )
-    frozen = needless(cluster, [s.id for s in snapshots], [v.id for v in volumes])
+    frozen = needless(cluster, snapshots, [v.id for v in volumes])
     parts: tuple[Noun, ...] = (*nics, *volumes, *snapshots, *frozen, instance)
     rows = tuple(noun.ref for noun in parts)
     return Plan(

@@ -6,25 +6,25 @@ from dataclasses import dataclass, replace
 
 from immutables import Map
 
-from innkeeper.model.actions import ConvergeNetwork, DeleteDisk, ForgetMachine
+from innkeeper.model.actions import ConvergeNetwork, DeleteDisk, ForgetMachine, StartMachine
 from innkeeper.model.cluster import Cluster
-from innkeeper.model.hardware import Channels, Disk, Hardware, NetworkCard, RandomSource, RootPort, SeedDisk
+from innkeeper.model.hardware import Hardware
 from innkeeper.model.host import Host, HostFacts
 from innkeeper.model.ids import Draw, InstanceId, Kind, NicId, ProjectId, Ref, VolumeId
 from innkeeper.model.instance import Instance, Snapshot, Volume, Wanted
 from innkeeper.model.network import Nic
 from innkeeper.model.plans import Change, Drop, Expect, Plan, Put, Refusal, Step, Verb, Why
+from innkeeper.model.template import MemoryImage
+from innkeeper.plan.hardware import new_hardware
 from innkeeper.plan.intake.origin import LaunchWish, Origin, origin_of
 from innkeeper.plan.names import name_claim
 from innkeeper.plan.network import pick_address, pick_mac
 from innkeeper.plan.power import start_step
 from innkeeper.plan.size import place
 from innkeeper.plan.steps import disk_action, seed_action, step
+from innkeeper.plan.warm.choosing import Cold, becoming, choose, identity
 
 _UID_SLOTS = 60_000
-# Places on the root bus. Sockets for later devices come last, so that adding more of them moves nothing.
-_SLOT_CHANNELS, _SLOT_RANDOM, _SLOT_ROOT, _SLOT_SEED, _SLOT_NIC, _SLOT_SOCKETS = 1, 2, 3, 4, 5, 16
-_SOCKETS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class _Place:
     address: str
     mac: str
     uid_slot: int
+    memory: MemoryImage | Cold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ def launch(cluster: Cluster, project: ProjectId, wish: LaunchWish, draw: Draw, n
     origin = origin_of(cluster, project, wish, draw)
     if isinstance(origin, Refusal):
         return origin
-    chosen = _place(cluster, origin, draw)
+    chosen = _place(cluster, origin, wish, draw)
     if isinstance(chosen, Refusal):
         return chosen
     rows = _rows(origin, chosen, wish, draw, now)
@@ -88,7 +89,7 @@ def launch_together(
 # --- where it goes
 
 
-def _place(cluster: Cluster, origin: Origin, draw: Draw) -> _Place | Refusal:
+def _place(cluster: Cluster, origin: Origin, wish: LaunchWish, draw: Draw) -> _Place | Refusal:
     host = place(cluster, origin.size, None if origin.snapshot is None else origin.snapshot.host)
     if isinstance(host, Refusal):
         return host
@@ -100,7 +101,14 @@ def _place(cluster: Cluster, origin: Origin, draw: Draw) -> _Place | Refusal:
     slot = _uid_slot(cluster, host, draw)
     if isinstance(slot, Refusal):
         return slot
-    return _Place(host=host, facts=facts, address=address, mac=pick_mac(cluster, draw), uid_slot=slot)
+    return _Place(
+        host=host,
+        facts=facts,
+        address=address,
+        mac=pick_mac(cluster, draw),
+        uid_slot=slot,
+        memory=choose(cluster, origin, host, cold=wish.cold),
+    )
 
 
 def _uid_slot(cluster: Cluster, host: Host, draw: Draw) -> int | Refusal:
@@ -122,6 +130,7 @@ def _uid_slot(cluster: Cluster, host: Host, draw: Draw) -> int | Refusal:
 
 def _rows(origin: Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: float) -> _Rows:
     instance, project, name = InstanceId(draw.id("i")), origin.project, origin.name
+    memory = chosen.memory if isinstance(chosen.memory, MemoryImage) else None
     volume = Volume(
         id=VolumeId(draw.id("vol")),
         project=project,
@@ -130,7 +139,7 @@ def _rows(origin: Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: flo
         instance=instance,
         template=origin.template.id,
         size_gib=origin.size.disk_gib,
-        over=None if origin.snapshot is None else origin.snapshot.volumes[0],
+        over=_below(origin, memory),
     )
     nic = Nic(
         id=NicId(draw.id("nic")),
@@ -148,7 +157,7 @@ def _rows(origin: Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: flo
         host=chosen.host.id,
         template=origin.template.id,
         size=origin.size,
-        hardware=_hardware(origin, chosen.facts, volume, nic),
+        hardware=_hardware(origin, chosen, volume, nic),
         uid_slot=chosen.uid_slot,
         wanted=Wanted.RUNNING if wish.start else Wanted.STOPPED,
         created_at=now,
@@ -156,28 +165,24 @@ def _rows(origin: Origin, chosen: _Place, wish: LaunchWish, draw: Draw, now: flo
         ephemeral=wish.ephemeral,
         expires_at=None if wish.ttl_s is None else now + wish.ttl_s,
         first_boot=wish.first_boot,
+        memory=None if memory is None else memory.id,
+        cold=chosen.memory.why if isinstance(chosen.memory, Cold) else "",
+        warms=wish.warms,
         labels=wish.labels,
     )
     return _Rows(instance=row, volume=volume, nic=nic)
 
 
-def _hardware(origin: Origin, facts: HostFacts, volume: Volume, nic: Nic) -> Hardware:
-    sockets = tuple(RootPort(slot=_SLOT_SOCKETS + i, chassis=i + 1) for i in range(_SOCKETS))
-    return Hardware(
-        machine=facts.machine_type,
-        cpu_model=facts.cpu_model,
-        firmware=origin.image.firmware,
-        vcpus=origin.size.vcpus,
-        memory_mib=origin.size.memory_mib,
-        devices=(
-            Channels(slot=_SLOT_CHANNELS),
-            RandomSource(slot=_SLOT_RANDOM),
-            Disk(slot=_SLOT_ROOT, volume=volume.id),
-            SeedDisk(slot=_SLOT_SEED),
-            NetworkCard(slot=_SLOT_NIC, nic=nic.id, network=nic.network, mac=nic.mac),
-            *sockets,
-        ),
-    )
+def _below(origin: Origin, memory: MemoryImage | None) -> VolumeId | None:
+    if memory is not None:
+        return memory.volumes[0]
+    return None if origin.snapshot is None else origin.snapshot.volumes[0]
+
+
+def _hardware(origin: Origin, chosen: _Place, volume: Volume, nic: Nic) -> Hardware:
+    if isinstance(chosen.memory, MemoryImage):
+        return becoming(chosen.memory, volume.id, (nic.id, nic.network, nic.mac))
+    return new_hardware(chosen.facts, origin.image.firmware, origin.size, volume.id, (nic.id, nic.network, nic.mac))
 
 
 # --- the plan
@@ -196,6 +201,7 @@ def _plan(cluster: Cluster, origin: Origin, rows: _Rows) -> Plan:
         expects=(
             Expect(ref=origin.template.ref, generation=origin.template.generation),
             Expect(ref=origin.network.ref, generation=origin.network.generation),
+            *_from_memory(cluster, instance),
             *(Expect(ref=ref, generation=None) for ref in refs),
         ),
         claims=(*refs, name_claim(Kind.INSTANCE, instance.project, instance.name)),
@@ -204,6 +210,14 @@ def _plan(cluster: Cluster, origin: Origin, rows: _Rows) -> Plan:
         retreat=(Put(noun=gone),),
         abandon=tuple(Drop(ref=ref) for ref in reversed(refs)),
     )
+
+
+def _from_memory(cluster: Cluster, instance: Instance) -> tuple[Expect, ...]:
+    """An image that is deleted meanwhile takes its volume with it."""
+    if instance.memory is None:
+        return ()
+    memory = cluster.memories[instance.memory]
+    return (Expect(ref=memory.ref, generation=memory.generation),)
 
 
 def _steps(cluster: Cluster, origin: Origin, rows: _Rows) -> tuple[Step, ...]:
@@ -218,7 +232,18 @@ def _steps(cluster: Cluster, origin: Origin, rows: _Rows) -> tuple[Step, ...]:
     )
     if instance.wanted is Wanted.STOPPED:
         return steps
-    return (*steps, start_step(cluster, instance, origin.image))
+    return (*steps, _starting(cluster, origin, rows))
+
+
+def _starting(cluster: Cluster, origin: Origin, rows: _Rows) -> Step:
+    """Only this first start may go on from memory: a disk that was written to since agrees with it no more."""
+    instance = rows.instance
+    boots = start_step(cluster, instance, origin.image)
+    memory = None if instance.memory is None else cluster.memories[instance.memory]
+    if memory is None or not isinstance(boots.action, StartMachine):
+        return boots
+    seed = seed_action(instance, ((rows.nic, origin.network),))
+    return replace(boots, action=replace(boots.action, warm=identity(memory, seed, cloud_init=origin.image.cloud_init)))
 
 
 def _standing_over(cluster: Cluster, plan: Plan, snapshot: Snapshot) -> Plan:

@@ -26,6 +26,7 @@ from innkeeper.model.actions import (
     ApplyNetwork,
     ConvergeNetwork,
     DeleteDisk,
+    DeleteMemory,
     DeleteTemplate,
     ForgetMachine,
     StopMachine,
@@ -42,6 +43,7 @@ from innkeeper.plan.disks.layers import unneeded
 from innkeeper.plan.disks.snapshot import collect, complete
 from innkeeper.plan.power import DOWN, GRACE_S, returns, start
 from innkeeper.plan.steps import LAST, make, step
+from innkeeper.plan.warm.making import drop
 
 
 def repair(before: Cluster, inventory: Inventory, now: Cluster) -> tuple[Plan, ...]:
@@ -54,6 +56,7 @@ def repair(before: Cluster, inventory: Inventory, now: Cluster) -> tuple[Plan, .
         *_unfinished(now, inventory.host),
         *_residents(now, inventory),
         *_snapshots(now, inventory.host),
+        *_memories(now, inventory),
         *(collect(now, volume) for volume in unneeded(now, inventory.host)),
         *_networks(before, inventory, now),
     )
@@ -80,6 +83,8 @@ def _strangers(cluster: Cluster, inventory: Inventory) -> Iterator[Plan]:
     for network in (NetworkId(n) for n in inventory.networks if n not in cluster.networks):
         absent = ApplyNetwork(wanted=_nothing(network), absent=True)
         yield _removal(inventory.host, Ref(Kind.NETWORK, network), absent)
+    for memory in (m for m in inventory.memories if m not in cluster.memories):
+        yield _removal(inventory.host, Ref(Kind.MEMORY, memory), DeleteMemory(memory=memory))
     if not disks:
         yield from _templates(cluster, inventory)
 
@@ -242,6 +247,13 @@ def _snapshots(cluster: Cluster, host: HostId) -> Iterator[Plan]:
         seen = cluster.machines.get(instance.id)
         if seen is None or seen.phase is not Phase.UNKNOWN:
             yield complete(cluster, snapshot)
+
+
+def _memories(cluster: Cluster, inventory: Inventory) -> Iterator[Plan]:
+    """Those that nobody finished, or that the host has lost: launches boot until another is made."""
+    for memory in cluster.memories.values():
+        if memory.host == inventory.host and (memory.baked is None or memory.id not in inventory.memories):
+            yield replace(drop(cluster, (memory,)), verb=Verb.REPAIR)
 
 
 # --- networks that the host should have

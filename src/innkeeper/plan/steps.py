@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 
 from innkeeper.model.actions import Action, Chain, ConvergeNetwork, CreateDisk, SeedCard, StartMachine, WriteSeed
 from innkeeper.model.cluster import Cluster
-from innkeeper.model.ids import Kind, NetworkId, Ref
+from innkeeper.model.ids import InstanceId, Kind, NetworkId, Ref
 from innkeeper.model.instance import Instance, Volume
 from innkeeper.model.network import Network, Nic
 from innkeeper.model.plans import NoUndo, Step
@@ -42,7 +42,12 @@ def _own_names(instance: Instance) -> str:
     systemd.machine_id=. The host name until the guest sets one: a parameter of Linux since 5.19, which an older one
     hands to its init as a variable.
     """
-    return f"hostname={instance.name} systemd.machine_id={uuid5(_MACHINE_IDS, instance.id).hex}"
+    return f"hostname={instance.name} systemd.machine_id={machine_id(instance.id)}"
+
+
+def machine_id(instance: InstanceId) -> str:
+    """The same with every start, warm or not."""
+    return uuid5(_MACHINE_IDS, instance).hex
 
 
 def disk_action(instance: Instance, volume: Volume) -> CreateDisk:

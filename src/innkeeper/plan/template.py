@@ -13,6 +13,7 @@ from innkeeper.model.plans import Drop, Expect, NoUndo, Plan, Put, Refusal, Step
 from innkeeper.model.template import Origin, Template
 from innkeeper.plan.names import bad_name, name_claim, template_versions
 from innkeeper.plan.power import gone, is_up
+from innkeeper.plan.warm.making import drop
 
 # What a launch without wishes gets. Debian runs well in 512 MiB; a bare kernel with busybox in 128.
 CATALOGUE: dict[str, Size] = {
@@ -89,7 +90,7 @@ def publish(cluster: Cluster, instance: Instance, name: str, draw: Draw, now: fl
 
 
 def delete_template(cluster: Cluster, template: Template) -> Plan | Refusal:
-    """Hidden from launches with its acceptance, dropped when its artefacts are gone.
+    """Hidden from launches with its acceptance, dropped when its artefacts and memory images are gone.
 
     A launch that was accepted between this look and the acceptance is not seen here. Then the host refuses, for a disk
     lies over the template, and the template is shown again; or it comes first, and the launch is undone.
@@ -103,18 +104,19 @@ def delete_template(cluster: Cluster, template: Template) -> Plan | Refusal:
     if isinstance(host, Refusal):
         return host
     hidden = replace(template, image=None, generation=template.generation + 1)
+    cooling = drop(cluster, tuple(cluster.memories[m] for m in sorted(cluster.memories_of.get(template.id, ()))))
     delete = DeleteTemplate(template=template.id)
     order = Step(host=host, about=template.ref, generation=hidden.generation, action=delete, undo=NoUndo.NO_WAY_BACK)
     return Plan(
         verb=Verb.DELETE_TEMPLATE,
         title=f"delete template {template.full_name}",
         subjects=(template.ref,),
-        expects=(Expect(ref=template.ref, generation=template.generation),),
-        claims=(template.ref,),
-        accept=(Put(noun=hidden),),
-        steps=(order,),
-        abandon=(Put(noun=replace(template, generation=hidden.generation + 1)),),
-        finish=(Drop(ref=template.ref),),
+        expects=(Expect(ref=template.ref, generation=template.generation), *cooling.expects),
+        claims=(template.ref, *cooling.claims),
+        accept=(Put(noun=hidden), *cooling.accept),
+        steps=(*cooling.steps, order),
+        abandon=(Put(noun=replace(template, generation=hidden.generation + 1)), *cooling.abandon),
+        finish=(*cooling.finish, Drop(ref=template.ref)),
     )
 
 

@@ -12,15 +12,18 @@ from typing import Any, assert_never
 from innkeeper.model.actions import (
     Action,
     ApplyNetwork,
+    BakeMemory,
     BuildTemplate,
     ConvergeNetwork,
     CreateDisk,
     DeleteDisk,
+    DeleteMemory,
     DeleteTemplate,
     DiskAction,
     ForgetMachine,
     ImportTemplate,
     MachineAction,
+    MemoryAction,
     NetworkAction,
     PauseMachine,
     PublishTemplate,
@@ -36,6 +39,7 @@ from innkeeper.model.observed import (
     Ended,
     HostState,
     MachineState,
+    MemoryState,
     Phase,
     Report,
     Sample,
@@ -83,6 +87,8 @@ def report_words(report: Report, names: Mapping[str, str] = NO_NAMES) -> str:
         case SnapshotState():
             how = "" if report.taken.consistent else ", as after a loss of power"
             return f"snapshot {_name(report.snapshot, names)} is taken{how}"
+        case MemoryState():
+            return f"memory image {_name(report.memory, names)} is ready"
         case HostState():
             facts = report.facts
             return (
@@ -126,6 +132,7 @@ class Names(Mapping[str, str]):
             have.instances,
             have.volumes,
             have.snapshots,
+            have.memories,
             have.networks,
             have.nics,
             have.templates,
@@ -155,6 +162,8 @@ def _action(action: Action, names: Mapping[str, str]) -> str:
             return _network(action, names)
         case BuildTemplate() | ImportTemplate() | PublishTemplate() | DeleteTemplate():
             return _template(action, names)
+        case BakeMemory() | DeleteMemory():
+            return _memory(action, names)
         case _:
             assert_never(action)
 
@@ -163,7 +172,7 @@ def _machine(action: MachineAction, names: Mapping[str, str]) -> str:
     name = _name(action.instance, names)
     match action:
         case StartMachine():
-            return f"start {action.name}"
+            return f"start {action.name}" + (f" from {action.warm.memory}" if action.warm else "")
         case StopMachine(grace_s=grace_s):
             return f"stop {name} within {grace_s:g} s" if grace_s > 0 else f"stop {name} by force"
         case PauseMachine():
@@ -216,6 +225,16 @@ def _template(action: TemplateAction, names: Mapping[str, str]) -> str:
             return f"publish template {name} from {_name(action.volume, names)}"
         case DeleteTemplate():
             return f"delete template {name}"
+        case _:
+            assert_never(action)
+
+
+def _memory(action: MemoryAction, names: Mapping[str, str]) -> str:
+    match action:
+        case BakeMemory():
+            return f"boot {_name(action.template, names)} and keep its memory"
+        case DeleteMemory():
+            return f"delete memory image {_name(action.memory, names)}"
         case _:
             assert_never(action)
 

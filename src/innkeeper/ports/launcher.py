@@ -44,6 +44,11 @@ class Users:
         """As whom images from outside are read. Owns nothing."""
         return self._number(self.PER_BLOCK - 2)
 
+    @property
+    def baker(self) -> int:
+        """As whom a template is booted to become a memory image."""
+        return self._number(self.PER_BLOCK - 3)
+
     def _number(self, place: int) -> int:
         if not (0 <= self.block < self.BLOCKS and 0 <= place < self.PER_BLOCK):
             raise ValueError(f"there is no user {place} in block {self.block}")

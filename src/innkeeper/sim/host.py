@@ -109,6 +109,7 @@ class SimHost:
             seeds=tuple(state.seeds),
             templates=tuple(state.pool.templates),
             networks=tuple(state.networks.applied),
+            memories=tuple(state.pool.memories),
             leftovers=tuple(name for name in state.pool.staging if name not in self._obeying.long.staging()),
         )
 

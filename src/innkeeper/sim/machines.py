@@ -14,6 +14,7 @@ from innkeeper.model.actions import (
     ResumeMachine,
     StartMachine,
     StopMachine,
+    Warm,
 )
 from innkeeper.model.hardware import Firmware, SeedDisk
 from innkeeper.model.ids import InstanceId
@@ -65,6 +66,8 @@ def observe(state: SimState, instance: InstanceId, obeyed: int) -> MachineState 
             guest_program=machine.agent,
             cloud_init=machine.cloud_init,
             addresses=machine.addresses if machine.agent else (),
+            warm=machine.warm,
+            cold=machine.cold,
         )
     ending = state.endings.get(instance)
     if ending is None:
@@ -91,8 +94,20 @@ def _start(state: SimState, action: StartMachine) -> Done | Refused:
     machine = Machine(action, guest, state.pool.templates[action.template], next(state.pids), line)
     ports = (state.networks.port(action.instance, card) for card in action.hardware.cards())
     machine.addresses = tuple(a for port in ports if not isinstance(port, Refused) for a in port.addresses)
+    if action.warm is not None:
+        machine.cold = _cannot_go_on(state, action, action.warm)
+        machine.warm = not machine.cold
     state.begin(machine)
     return Done()
+
+
+def _cannot_go_on(state: SimState, action: StartMachine, warm: Warm) -> str:
+    """Why it must boot; nothing if it need not."""
+    if warm.memory not in state.pool.memories:
+        return f"memory image {warm.memory} is not on this host"
+    if any(state.pool.disks[disk.volume].begun for disk in action.hardware.disks()):
+        return "its disk was written to by an earlier start"
+    return ""
 
 
 def _objections(state: SimState, action: StartMachine) -> Iterator[Refused]:

@@ -19,10 +19,12 @@ from typing import assert_never
 from innkeeper.model.actions import (
     Action,
     ApplyNetwork,
+    BakeMemory,
     BuildTemplate,
     ConvergeNetwork,
     CreateDisk,
     DeleteDisk,
+    DeleteMemory,
     DeleteTemplate,
     DiskAction,
     ForgetMachine,
@@ -146,11 +148,15 @@ class Obeying:
                 return self._state.networks.apply(action, self._state.cards()) or Done()
             case ConvergeNetwork():
                 return Refused(reason=_CONVERGE)
-            case BuildTemplate() | ImportTemplate() | PublishTemplate():
+            case BuildTemplate() | ImportTemplate() | PublishTemplate() | BakeMemory():
                 return self.long.give(order, action)
             case DeleteTemplate():
                 self.long.interrupt(action.template)
                 return self._state.pool.delete_template(action.template) or Done()
+            case DeleteMemory():
+                self.long.interrupt(action.memory)
+                self._state.pool.delete_memory(action.memory)
+                return Done()
             case _:
                 assert_never(action)
 

@@ -12,7 +12,16 @@ from typing import Protocol
 
 from innkeeper.model.host import HostFacts
 from innkeeper.model.ids import HostId, InstanceId
-from innkeeper.model.observed import HostState, Phase, Report, Sample, SnapshotState, StepProgress, TemplateState
+from innkeeper.model.observed import (
+    HostState,
+    MemoryState,
+    Phase,
+    Report,
+    Sample,
+    SnapshotState,
+    StepProgress,
+    TemplateState,
+)
 from innkeeper.model.work import Order
 from innkeeper.ports.streams import ExecRequest
 from innkeeper.sim.faults import Killed
@@ -70,6 +79,8 @@ def _subject(report: Report) -> object:
             return report.template
         case SnapshotState():
             return report.snapshot
+        case MemoryState():
+            return report.memory
         case HostState():
             return report.host
         case Sample():
@@ -101,6 +112,8 @@ class Process:
         self.room_changed()
         for template, image in state.pool.templates.items():
             self._tell(self.obeying.long.state_of(template, image))
+        for memory, baked in state.pool.memories.items():
+            self._tell(self.obeying.long.state_of(memory, baked))
         for instance in {**state.known, **state.machines, **state.endings}:
             self.noticed(instance)
 

@@ -90,3 +90,18 @@ def test_memory_is_read_as_people_write_it(text: str, mib: int) -> None:
 )
 def test_disks_are_read_as_people_write_them(text: str, gib: int) -> None:
     assert disk_gib(text) == gib
+
+
+def test_a_warm_launch_is_made_told_and_dropped(inn: Inn) -> None:
+    assert "ready: 1 vCPU, 128 MiB of memory" in inn.well("template", "warm", "tiny")
+    inn.well("launch", "tiny", "quick")
+    inn.well("launch", "tiny", "slow", "--cold")
+    assert "Began:    went on from a memory image" in inn.well("show", "quick")
+    assert "Began:    booted, as it was asked for" in inn.well("show", "slow")
+    assert "1 clone" in inn.well("template", "show", "tiny")
+    inn.well("template", "warm", "tiny", "--drop")
+    assert "Memory" not in inn.well("template", "show", "tiny")
+    again = inn("template", "warm", "tiny", "--drop")
+    assert again.code == 1
+    assert "has no memory image" in again.err
+    inn.well("delete", "quick", "slow", "--force")

@@ -12,10 +12,12 @@ from typing import Protocol, TypeVar
 from innkeeper.model.actions import (
     Action,
     ApplyNetwork,
+    BakeMemory,
     BuildTemplate,
     ConvergeNetwork,
     CreateDisk,
     DeleteDisk,
+    DeleteMemory,
     DeleteTemplate,
     ImportTemplate,
     PublishTemplate,
@@ -235,6 +237,8 @@ def _about(action: Action) -> Ref:
             return Ref(Kind.VOLUME, action.volume)
         case BuildTemplate() | ImportTemplate() | PublishTemplate() | DeleteTemplate():
             return Ref(Kind.TEMPLATE, action.template)
+        case BakeMemory() | DeleteMemory():
+            return Ref(Kind.MEMORY, action.memory)
         case _:
             return Ref(Kind.INSTANCE, action.instance)
 

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from innkeeper.drivers.qemu.qmp import Monitor
+from innkeeper.drivers.qemu.said import count
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -60,7 +61,7 @@ def test_a_file_arrives_with_the_command_that_wants_it(run: Run, tmp_path: Path)
             path.write_bytes(words)
             fd = os.open(path, os.O_RDONLY)
             try:
-                assert await monitor.hand_over(fd, "label") == 7
+                assert await monitor.hand_over(fd, "add-fd", lambda said: count(said, "fdset-id"), {}) == 7
             finally:
                 os.close(fd)
         await monitor.close()

@@ -329,8 +329,8 @@ def test_a_copy_stays_whole_when_its_origin_goes() -> None:
 def test_nothing_is_needless_while_it_is_needed() -> None:
     cluster, web, first, second = tree()
     assert needless(cluster, ()) == ()
-    assert needless(cluster, [first.id]) == ()
-    assert [v.id for v in needless(cluster, [first.id, second.id], [root(cluster, web).id])] == [
+    assert needless(cluster, [first]) == ()
+    assert [v.id for v in needless(cluster, [first, second], [root(cluster, web).id])] == [
         *second.volumes,
         *first.volumes,
     ]

@@ -84,6 +84,15 @@ def _speaks(house: House) -> bool:
     return True
 
 
+def _until_remembered(house: House) -> None:
+    """The daemon keeps the memory of a booted tiny by itself, some time after the first launch."""
+    until = time.monotonic() + WORK_S
+    while not house.get("/templates")["items"][0]["memory_images"]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    house.quiet()
+
+
 def test_a_fresh_data_directory_becomes_a_machine_that_speaks(stood: tuple[House, Run]) -> None:
     house, first = stood
     _well(first)
@@ -91,6 +100,7 @@ def test_a_fresh_data_directory_becomes_a_machine_that_speaks(stood: tuple[House
         assert what in first.stdout
     assert [t["name"] for t in house.get("/templates")["items"]] == ["tiny"]
     assert _hello(house)["status"] == "running"
+    _until_remembered(house)
     assert_tidy(house)
 
 

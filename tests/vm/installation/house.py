@@ -92,6 +92,11 @@ class House(Spoken):
             operation = dict(self.get(f"/operations/{operation['id']}/wait", timeout_s=20))
         return operation
 
+    def quiet(self) -> None:
+        """Waits until nothing is under way, which the background may have begun by itself."""
+        for operation in self.get("/operations", limit=100)["items"]:
+            self.ended(operation)
+
     def do(self, operation: dict[str, Any]) -> dict[str, Any]:
         """The operation once it has succeeded."""
         ended: dict[str, Any] = self.ended(operation)

@@ -33,7 +33,7 @@ class Process:
         """The process, without waiting for its first answer."""
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [*INN, "serve", "--data", str(self.place.data), *options],
+                [*INN, "serve", "--data", str(self.place.data), "--no-warm", *options],
                 env=self.environment() | env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -20,10 +20,15 @@ _DOWN = ("stopped", "crashed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traces:
-    """`processes` are the machines' ids, one for each process; `services` and `relays` count dnsmasq."""
+    """`processes` are the machines' ids, one for each process; `services` and `relays` count dnsmasq.
+
+    `disks` are those that are written, `frozen` those that others stand over.
+    """
 
     processes: tuple[str, ...]
     disks: frozenset[str]
+    frozen: frozenset[str]
+    memories: frozenset[str]
     seeds: frozenset[str]
     folders: frozenset[str]
     cards: frozenset[str]
@@ -35,25 +40,30 @@ class Traces:
 
 def traces(place: Place) -> Traces:
     cards, networks = asyncio.run(_cards(place))
+    volumes = place.data / "pool" / "volumes"
     return Traces(
         processes=tuple(sorted(s.instance for s in strays(place.data / "machines", ()))),
-        disks=_stems(place.data / "pool" / "volumes"),
+        disks=frozenset(p.stem for p in volumes.glob("*.qcow2") if not p.with_suffix(".frozen").exists()),
+        frozen=frozenset(p.stem for p in volumes.glob("*.frozen")),
+        memories=_stems(place.data / "pool" / "memories" / "images"),
         seeds=_stems(place.data / "seeds"),
         folders=_stems(place.data / "machines"),
         cards=cards,
         networks=networks,
         services=_services(place.volatile / "networks"),
         relays=_services(place.volatile / "relay"),
-        half_made=tuple(_stems(place.data / "pool" / "staging")),
+        half_made=(*_stems(place.data / "pool" / "staging"), *_stems(place.data / "pool" / "memories" / "staging")),
     )
 
 
-def held_against(rows: list[dict[str, Any]], found: Traces) -> None:
-    """What is there is what the rows say, no more and no less."""
+def held_against(rows: list[dict[str, Any]], images: list[dict[str, Any]], found: Traces) -> None:
+    """What is there is what the rows say, no more and no less. Nothing here has snapshots that are not its own."""
     ids = {row["id"] for row in rows}
     up = sorted(row["id"] for row in rows if row["status"] not in _DOWN)
     assert list(found.processes) == up
     assert found.disks == {volume["id"] for row in rows for volume in row["volumes"]}
+    assert len(found.frozen) == len(images) + sum(row["snapshots"] for row in rows)
+    assert found.memories == {image["id"] for image in images}
     assert found.seeds == ids
     assert found.folders <= ids
     assert found.cards == {nic["id"] for row in rows for nic in row["nics"]}
@@ -70,7 +80,8 @@ def assert_tidy(house: House) -> None:
         o for o in house.get("/operations", limit=100)["items"] if o["state"] in ("pending", "running", "undoing")
     ]
     assert unended == []
-    held_against(rows, traces(house.place))
+    images = [image for template in house.get("/templates")["items"] for image in template["memory_images"]]
+    held_against(rows, images, traces(house.place))
     _records_are_of(rows, house.place)
 
 
@@ -78,7 +89,12 @@ def _records_are_of(rows: list[dict[str, Any]], place: Place) -> None:
     """The agent remembers only what is there; what is gone, apart and bounded."""
     live = {p.stem for p in (place.data / "agent" / "records").glob("*.json")}
     known = {f"instance-{row['id']}" for row in rows} | {f"volume-{v['id']}" for row in rows for v in row["volumes"]}
-    assert {name for name in live if not name.startswith("template-")} <= known
+    ours = {name for name in live if not name.startswith(("template-", "memory-"))}
+    assert {name for name in ours if not _is_frozen(name, place)} <= known
+
+
+def _is_frozen(record: str, place: Place) -> bool:
+    return (place.data / "pool" / "volumes" / f"{record.removeprefix('volume-')}.frozen").exists()
 
 
 def machine_record(place: Place, instance: str) -> Mapping[str, Any]:

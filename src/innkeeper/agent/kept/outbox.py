@@ -13,7 +13,16 @@ from pathlib import Path
 
 from innkeeper.agent.kept.keeping import keep
 from innkeeper.model.ids import InstanceId
-from innkeeper.model.observed import HostState, MachineState, Report, Sample, SnapshotState, StepProgress, TemplateState
+from innkeeper.model.observed import (
+    HostState,
+    MachineState,
+    MemoryState,
+    Report,
+    Sample,
+    SnapshotState,
+    StepProgress,
+    TemplateState,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +74,8 @@ def _about(report: Report) -> object:
             return ("template", report.template)
         case SnapshotState():
             return ("snapshot", report.snapshot)
+        case MemoryState():
+            return ("memory", report.memory)
         case HostState():
             return "host"
         case StepProgress():

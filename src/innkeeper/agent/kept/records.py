@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.agent.kept.keeping import keep
-from innkeeper.model.actions import DeleteDisk, DeleteTemplate, ForgetMachine
+from innkeeper.model.actions import DeleteDisk, DeleteMemory, DeleteTemplate, ForgetMachine
 from innkeeper.model.ids import Kind, Ref
 from innkeeper.model.work import Order
 
@@ -72,7 +72,7 @@ class Records:
         about, before = order.about, self.of(order.about)
         kept = (*(d for d in before.done if d != order_name(order)), order_name(order))[-_KEPT:]
         self._known[about] = Obeyed(generation=max(before.generation, order.generation), done=kept)
-        if isinstance(order.action, DeleteDisk | DeleteTemplate | ForgetMachine):
+        if isinstance(order.action, DeleteDisk | DeleteMemory | DeleteTemplate | ForgetMachine):
             self._gone.setdefault(about)
         self._unwritten.add(about)
         for unwritten in tuple(self._unwritten):

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from innkeeper.agent.faults import CannotObey
 from innkeeper.agent.kept.outbox import Outbox
+from innkeeper.agent.orders.baking import Baking
 from innkeeper.agent.orders.disks import Disks
 from innkeeper.agent.orders.networks import Networks
 from innkeeper.agent.orders.snapshots import Snapshots
@@ -17,14 +18,17 @@ from innkeeper.agent.watching.machines import Machines
 from innkeeper.agent.watching.roster import Roster
 from innkeeper.model.actions import (
     ApplyNetwork,
+    BakeMemory,
     BuildTemplate,
     ConvergeNetwork,
     CreateDisk,
     DeleteDisk,
+    DeleteMemory,
     DeleteTemplate,
     ForgetMachine,
     ImportTemplate,
     MachineAction,
+    MemoryAction,
     PauseMachine,
     PublishTemplate,
     ResumeMachine,
@@ -34,8 +38,8 @@ from innkeeper.model.actions import (
     TemplateAction,
     WriteSeed,
 )
-from innkeeper.model.ids import HostId, InstanceId, Kind, TemplateId
-from innkeeper.model.observed import Phase, SnapshotState, State, StepProgress, TemplateState
+from innkeeper.model.ids import HostId, InstanceId, Kind, MemoryImageId, TemplateId
+from innkeeper.model.observed import MemoryState, Phase, SnapshotState, State, StepProgress, TemplateState
 from innkeeper.model.work import Done, Order
 
 _WHOLE = "a host is given whole networks: ConvergeNetwork becomes ApplyNetwork before it is sent"
@@ -52,6 +56,7 @@ class Hands:
     snapshots: Snapshots
     networks: Networks
     templates: Templates
+    baking: Baking
 
 
 class Carrying:
@@ -84,6 +89,8 @@ class Carrying:
                 raise CannotObey(_WHOLE)
             case BuildTemplate() | ImportTemplate() | PublishTemplate() | DeleteTemplate():
                 await self._template(action, order)
+            case BakeMemory() | DeleteMemory():
+                await self._memory(action, order)
             case _:
                 assert_never(action)
         return Done(states=await self.states(order))
@@ -101,6 +108,12 @@ class Carrying:
                 if image is None:
                     return ()
                 return (TemplateState(template=template, host=self._host, seq=self._outbox.seq(), image=image),)
+            case Kind.MEMORY:
+                memory = MemoryImageId(order.about.id)
+                baked = await self._hands.baking.baked(memory)
+                if baked is None:
+                    return ()
+                return (MemoryState(memory=memory, host=self._host, seq=self._outbox.seq(), baked=baked),)
             case _:
                 return ()
 
@@ -134,6 +147,15 @@ class Carrying:
         if isinstance(action, PublishTemplate) and action.instance in self._hands.roster.up():
             raise CannotObey(f"{action.instance} runs, so its disk is not at rest", "Stop it first")
         await self._hands.templates.carry_out(action, self._teller(order))
+
+    async def _memory(self, action: MemoryAction, order: Order) -> None:
+        match action:
+            case BakeMemory():
+                await self._hands.baking.bake(action, self._teller(order))
+            case DeleteMemory():
+                await self._hands.baking.delete(action.memory)
+            case _:
+                assert_never(action)
 
     def _teller(self, order: Order) -> Callable[[float, str], None]:
         def tell(fraction: float, words: str) -> None:

@@ -7,7 +7,8 @@
     everything else                     is carried out, noted, answered
 
 Each order is carried out by a task of the agent's, not of the caller's: a caller that goes away interrupts nothing.
-Making a template takes its time and is accepted after a moment; everything else is waited for, within reason.
+Making a template or a memory image takes its time and is accepted after a moment; everything else is waited for, within
+reason.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TypeAlias
 
 from innkeeper.agent.faults import refusal_of
 from innkeeper.agent.kept.records import Records, order_name, undo_name
-from innkeeper.model.actions import BuildTemplate, ImportTemplate, PublishTemplate
+from innkeeper.model.actions import LongAction
 from innkeeper.model.ids import OperationId, Ref
 from innkeeper.model.observed import State
 from innkeeper.model.work import Accepted, Done, Order, Outcome, Refused
@@ -118,7 +119,7 @@ class Obeying:
         return Refused(reason=older, hint="Look at the cluster again", stale=True)
 
     async def _answer(self, current: _UnderWay) -> Outcome:
-        long = isinstance(current.order.action, BuildTemplate | ImportTemplate | PublishTemplate)
+        long = isinstance(current.order.action, LongAction)
         await asyncio.wait({current.task}, timeout=LONG_ORDER_S if long else OTHER_ORDER_S)
         if not current.task.done():
             return Accepted()

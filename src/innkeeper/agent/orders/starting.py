@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from innkeeper.agent.orders.naming import new_identity
+from innkeeper.agent.watching.going_on import Memory
 from innkeeper.agent.watching.machines import Machines
 from innkeeper.drivers.linuxnet.hand import LinuxNet
+from innkeeper.drivers.memory.faults import MemoryFault
+from innkeeper.drivers.memory.hand import Memories
 from innkeeper.drivers.qcow2.hand import Volumes
 from innkeeper.drivers.qcow2.places import Places
-from innkeeper.drivers.qcow2.templates import Templates
+from innkeeper.drivers.qcow2.templates import TemplateFiles, Templates
 from innkeeper.drivers.qemu.render import Accelerator, CardFacts
 from innkeeper.drivers.qemu.start import Confinement, DiskFiles, KernelFiles, LayerFile, StartSpec, UefiFiles
-from innkeeper.model.actions import Chain, StartMachine
+from innkeeper.model.actions import BakeMemory, Chain, StartMachine
 from innkeeper.model.hardware import Disk, Firmware
 from innkeeper.model.ids import NicId
 from innkeeper.ports.launcher import Users
@@ -43,17 +47,30 @@ class Disks:
 
 
 class Starting:
-    def __init__(self, ways: HostWays, pool: Disks, net: LinuxNet, machines: Machines) -> None:
+    def __init__(self, ways: HostWays, pool: Disks, net: LinuxNet, machines: Machines, memories: Memories) -> None:
         self._ways = ways
         self._pool = pool
         self._net = net
         self._machines = machines
+        self._memories = memories
 
     async def start(self, action: StartMachine, generation: int) -> None:
         if await self._machines.already_up(action.instance, generation):
             return  # it holds its taps itself
         async with self._taps(action) as taps:
-            await self._machines.start(await self._spec(action, taps), generation)
+            spec = await self._spec(action, taps)
+            await self._machines.start(spec, generation, await self._memory(action))
+
+    async def _memory(self, action: StartMachine) -> Memory | str:
+        """What it goes on from, or why it boots."""
+        warm = action.warm
+        if warm is None:
+            return ""
+        try:
+            opened = await self._memories.open(warm.memory, self._machines.pids())
+        except MemoryFault as fault:
+            return str(fault)
+        return Memory(ram_fd=opened.ram_fd, state_fd=opened.state_fd, identity=new_identity(action.instance, warm))
 
     @contextlib.asynccontextmanager
     async def _taps(self, action: StartMachine) -> AsyncIterator[dict[NicId, CardFacts]]:
@@ -69,11 +86,6 @@ class Starting:
     async def _spec(self, action: StartMachine, taps: dict[NicId, CardFacts]) -> StartSpec:
         ways, uid = self._ways, self._ways.users.of_slot(action.uid_slot)
         template = await self._pool.templates.files(action.template)
-        boot: KernelFiles | UefiFiles | None = None
-        if action.hardware.firmware is Firmware.DIRECT and template.kernel is not None:
-            boot = KernelFiles(kernel=template.kernel, initrd=template.initrd, arguments=action.kernel_args or "")
-        elif action.hardware.firmware is Firmware.UEFI:
-            boot = ways.uefi
         return StartSpec(
             instance=action.instance,
             name=action.name,
@@ -84,7 +96,7 @@ class Starting:
             disks={d.volume: await self._files(action, d, template.disk) for d in action.hardware.disks()},
             taps=taps,
             seed=ways.seeds / f"{action.instance}.iso" if action.hardware.has_seed() else None,
-            boot=boot,
+            boot=boot_files(action, template, ways.uefi),
         )
 
     async def _files(self, action: StartMachine, disk: Disk, bottom: Path) -> DiskFiles:
@@ -99,3 +111,12 @@ class Starting:
         # Two disks may stand over one template, each with a node of its own for it.
         below.append(LayerFile(name=f"{action.template}.{disk.slot}", file=bottom))
         return DiskFiles(top=places.volume(disk.volume), below=tuple(below))
+
+
+def boot_files(
+    action: StartMachine | BakeMemory, template: TemplateFiles, uefi: UefiFiles
+) -> KernelFiles | UefiFiles | None:
+    """From where the machine's first instruction comes; None where its disk has it."""
+    if action.hardware.firmware is Firmware.DIRECT and template.kernel is not None:
+        return KernelFiles(kernel=template.kernel, initrd=template.initrd, arguments=action.kernel_args or "")
+    return uefi if action.hardware.firmware is Firmware.UEFI else None

@@ -21,6 +21,7 @@ from innkeeper.agent.watching.pacing import Pacing, Remarks
 from innkeeper.drivers.guestlink.hand import ExecSession, GuestLink
 from innkeeper.drivers.guestlink.line import LinkDown
 from innkeeper.drivers.qemu.agent import NoAgent
+from innkeeper.drivers.qemu.directory import read_began
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.seen import Run, Seen
 from innkeeper.model.hardware import AGENT_CHANNEL, GUEST_CHANNEL
@@ -33,6 +34,7 @@ _ANSWER_S = 30.0
 _PANICKED = "its kernel has panicked, so nothing in it answers; see its console's log, and restart it by force"
 _CONNECT_S = 5.0
 _HELLO_S = 15.0
+_NAMED_S = 30.0
 _PAUSE_FIRST_S, _PAUSE_UNSETTLED_S, _PAUSE_MOST_S = 0.5, 2.0, 30.0
 
 
@@ -44,6 +46,29 @@ class Said:
     program: bool = False
     cloud_init: str = ""
     addresses: tuple[str, ...] = ()
+
+
+class Named:
+    """Whether a guest that went on from a memory image was told who it is. Until then nobody is let to it."""
+
+    def __init__(self, *, known: bool) -> None:
+        self._known = asyncio.Event()
+        if known:
+            self._known.set()
+
+    def met(self) -> None:
+        self._known.set()
+
+    async def once(self) -> None:
+        """
+        Raises:
+            NoLine: it is not told in time.
+        """
+        try:
+            async with asyncio.timeout(_NAMED_S):
+                await self._known.wait()
+        except TimeoutError:
+            raise NoLine("it went on from a memory image and was not told yet who it is; start it anew") from None
 
 
 class Guest:
@@ -62,6 +87,7 @@ class Guest:
         self._remarks = Remarks(clock)
         self._shown: tuple[object, ...] = ()
         self._news = asyncio.Event()
+        self.named = Named(known=not read_began(machine.directory).nameless)
 
     def saw(self, seen: Seen) -> None:
         """A channel's other end opened or closed, the guest was paused or resumed, or it booted anew."""
@@ -92,18 +118,20 @@ class Guest:
     # --- lines
 
     async def exec(self, request: ExecRequest) -> ExecSession:
+        await self.named.once()
         try:
-            return await (await self._linked()).open(request)
+            return await (await self.linked()).open(request)
         except LinkDown as down:
             raise NoLine(str(down)) from down
 
     async def status(self) -> GuestStatus:
+        await self.named.once()
         try:
-            return await (await self._linked()).status()
+            return await (await self.linked()).status()
         except LinkDown as down:
             raise NoLine(str(down)) from down
 
-    async def _linked(self) -> GuestLink:
+    async def linked(self) -> GuestLink:
         """The link, made anew where it broke.
 
         Raises:

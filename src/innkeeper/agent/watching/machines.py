@@ -15,9 +15,11 @@ from pathlib import Path
 
 from innkeeper.agent.faults import CannotObey
 from innkeeper.agent.watching.finding import Finding, Generation
+from innkeeper.agent.watching.going_on import CannotGoOn, Memory, go_on
 from innkeeper.agent.watching.roster import Roster
 from innkeeper.agent.watching.watched import Watched
 from innkeeper.drivers.qemu import hand
+from innkeeper.drivers.qemu.directory import Began, note_began, read_began
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.start import StartSpec, start
 from innkeeper.model.ids import InstanceId
@@ -42,6 +44,10 @@ class Machines:
         """At start: all machines that run are taken up, and it is told how the others ended."""
         await self._finding.at_start()
 
+    def pids(self) -> tuple[int, ...]:
+        """Of the QEMUs that run."""
+        return tuple(machine.record.pid for machine in self._roster.up().values())
+
     async def look(self) -> None:
         """Take up machines that run and that nobody holds, and end processes of ours that are no machine."""
         await self._finding.look()
@@ -49,18 +55,24 @@ class Machines:
     # --- orders
 
     async def already_up(self, instance: InstanceId, generation: int) -> bool:
+        """One whose guest was not told who it is, because we died meanwhile, is ended: it is not what was ordered."""
         async with self._finding.turn(instance):
-            if await self._finding.take_up(instance) is None:
+            watched = await self._finding.take_up(instance)
+            if watched is None:
+                return False
+            if read_began(watched.machine.directory).nameless:
+                self._roster.let_go(instance, watched, await watched.stop(0))
                 return False
         self._roster.update(instance, generation)
         return True
 
-    async def start(self, spec: StartSpec, generation: int) -> None:
-        """For a machine that is not up.
+    async def start(self, spec: StartSpec, generation: int, memory: Memory | str = "") -> None:
+        """For a machine that is not up. With memory it goes on from that if it can; without, a text may say why it
+        boots.
 
         Interrupted, it is seen to its end all the same: a QEMU that runs is always one that we hold.
         """
-        work = self._group.create_task(self._run(spec, generation), name=f"starting {spec.instance}")
+        work = self._group.create_task(self._run(spec, generation, memory), name=f"starting {spec.instance}")
         await until_ended(work)
         if work.cancelled():
             raise asyncio.CancelledError  # the agent is stopping
@@ -107,11 +119,16 @@ class Machines:
             raise CannotObey(f"{instance} is not running", f"Start it: inn start {instance}")
         return watched.machine
 
-    async def _run(self, spec: StartSpec, generation: int) -> Exception | None:
+    async def _run(self, spec: StartSpec, generation: int, memory: Memory | str) -> Exception | None:
         """In a task of its own, whose failure must be a value: raised, it would end all other tasks of the agent."""
         async with self._finding.turn(spec.instance):
             try:
+                cold = await _gone_on(spec, memory, self._finding.path(spec.instance), self._roster, self._launcher)
+                if cold is None:
+                    self._roster.update(spec.instance, generation)
+                    return None
                 machine = await self._started(spec)
+                note_began(machine.directory, Began(cold=cold))
             except Exception as failure:
                 return failure
             self._roster.hold(spec.instance, machine, generation)
@@ -125,6 +142,21 @@ class Machines:
         except LauncherGone as gone:
             log.warning("%s: %s; trying once more", spec.name, gone)
             return await hand.adopt(path, spec.name) or await start(spec, path, self._launcher)
+
+
+async def _gone_on(
+    spec: StartSpec, memory: Memory | str, path: Path, roster: Roster, launcher: LauncherPort
+) -> str | None:
+    """None: it did. Otherwise it boots, and this is why, where there is anything to explain."""
+    if isinstance(memory, str):
+        return memory
+    path.mkdir(exist_ok=True, mode=0o700)
+    try:
+        await go_on(spec, path, memory, roster, launcher)
+    except CannotGoOn as why:
+        log.warning("%s boots, for it cannot go on from memory: %s", spec.name, why)
+        return str(why)
+    return None
 
 
 def _remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from innkeeper.agent.kept.outbox import Outbox
 from innkeeper.agent.watching.telling import Telling
 from innkeeper.agent.watching.watched import Watched
+from innkeeper.drivers.qemu.directory import read_began
 from innkeeper.drivers.qemu.machine import Machine
 from innkeeper.drivers.qemu.seen import End
 from innkeeper.model.ids import HostId, InstanceId
@@ -58,8 +59,9 @@ class Roster:
 
     # --- coming and going
 
-    def hold(self, instance: InstanceId, machine: Machine, obeyed: int) -> None:
+    def hold(self, instance: InstanceId, machine: Machine, obeyed: int = 0) -> Watched:
         """A machine that runs, from now on watched."""
+        began = read_began(machine.directory)
         watched = Watched(machine, lambda: self.update(instance), lambda end: self.let_go(instance, watched, end))
         self._up[instance] = watched
         fresh = MachineState(
@@ -70,9 +72,12 @@ class Roster:
             since=machine.record.started_at,
             pid=machine.record.pid,
             obeyed=obeyed,
+            warm=began.warm,
+            cold=began.cold,
         )
         self._note(watched.describe(fresh))
         watched.begin(self._group)
+        return watched
 
     def let_go(self, instance: InstanceId, watched: Watched, end: End) -> None:
         """It has ended: by an order, or under the eyes of its watcher, whoever comes first."""

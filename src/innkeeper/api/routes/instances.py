@@ -135,6 +135,8 @@ def _order(body: schemas.LaunchBody) -> LaunchOrder:
         network=body.network,
         start=body.start,
         autostart=body.autostart,
+        cold=body.cold,
+        warms=body.warms,
         ephemeral=body.ephemeral,
         ttl_s=body.ttl_s,
         first_boot=FirstBoot(ssh_keys=tuple(body.ssh_keys)),

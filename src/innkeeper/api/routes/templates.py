@@ -67,6 +67,16 @@ def _making(router: APIRouter, asked: Asked, templates: Templates) -> None:
         """From the root disk of a stopped instance."""
         return accepted(await templates.publish(who, body.instance, body.name, asking))
 
+    @router.post("/{word}/warm", **ACCEPTED)
+    async def warm_template(word: str, who: WhoAsks, asking: Ask) -> Response:
+        """Boot it once and keep its memory, from which launches then go on."""
+        return accepted(await templates.warm(who, word, asking))
+
+    @router.delete("/{word}/memory", **ACCEPTED)
+    async def delete_memory_images(word: str, who: WhoAsks, asking: Ask) -> Response:
+        """Launches boot from then on; what runs keeps what it has."""
+        return accepted(await templates.cool(who, word, asking))
+
     @router.delete("/{word}", **ACCEPTED)
     async def delete_template(word: str, who: WhoAsks, asking: Ask) -> Response:
         return accepted(await templates.delete(who, word, asking))

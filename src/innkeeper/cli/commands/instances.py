@@ -70,6 +70,7 @@ def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Status", one["status"] + (f" since {when(one['since'])}" if one["since"] else "")),
         *([("Reason", one["reason"])] if one["reason"] else []),
         ("Wanted", one["wanted"]),
+        ("Began", _began(one)),
         ("Guest", _guest(one)),
         ("Template", one["template"]),
         ("Size", human_size(one["size"])),
@@ -112,6 +113,13 @@ def _wishes(one: dict[str, Any]) -> list[tuple[str, object]]:
     if one["labels"]:
         told.append(("Labels", ", ".join(f"{k}={v}" for k, v in one["labels"].items())))
     return told
+
+
+def _began(one: dict[str, Any]) -> str:
+    """How it was started last."""
+    if one["warm"]:
+        return "went on from a memory image"
+    return f"booted, {one['cold']}" if one["cold"] else "booted"
 
 
 def _guest(one: dict[str, Any]) -> str:

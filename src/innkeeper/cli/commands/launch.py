@@ -81,6 +81,8 @@ class GuestWish:
 class LifeWish:
     no_start: Annotated[bool, Parameter(help="make it, and leave it stopped")] = False
     autostart: Annotated[bool, Parameter(help="start it again when its host has booted")] = False
+    cold: Annotated[bool, Parameter(help="boot it, even where a memory image stands")] = False
+    no_warm: Annotated[bool, Parameter(help="make no memory image of the template after it")] = False
     ephemeral: Annotated[bool, Parameter(help="delete it once it stops")] = False
     ttl: Annotated[str | None, Parameter(help="delete it after so long, such as 1h or 7d", metavar="TIME")] = None
 
@@ -89,6 +91,8 @@ class LifeWish:
         return {
             "start": not self.no_start,
             "autostart": self.autostart,
+            "cold": self.cold,
+            "warms": not self.no_warm,
             "ephemeral": self.ephemeral,
             "ttl_s": ttl_s,
         }

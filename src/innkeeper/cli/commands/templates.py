@@ -40,7 +40,31 @@ def lines(one: dict[str, Any]) -> list[tuple[str, object]]:
         ("Brings", ", ".join(brings) or "nothing of ours"),
         ("Origin", one["origin"]),
         ("Used by", "1 instance" if one["used_by"] == 1 else f"{one['used_by']} instances"),
+        *(("Memory", _memory(image)) for image in one["memory_images"]),
     ]
+
+
+def _memory(image: dict[str, Any]) -> str:
+    stored = "" if image["stored_bytes"] is None else f", stored in {human_bytes(image['stored_bytes'])}"
+    clones = "1 clone" if image["clones"] == 1 else f"{image['clones']} clones"
+    return f"{image['id']} on {image['host']}, {image['status']}: {human_size(image['size'])}{stored}, {clones}"
+
+
+def warm(
+    name: Template,
+    /,
+    *,
+    drop: Annotated[bool, Parameter(help="delete its memory images; launches boot from then on")] = False,
+    where: Here = HERE,
+) -> None:
+    line = where.line
+    if drop:
+        follow(line, remove(line, at("templates", name, "memory")))
+        return
+    follow(line, post(line, at("templates", name, "warm"), {}))
+    one = line.get(at("templates", name))
+    for image in one["memory_images"]:
+        sys.stdout.write(f"Memory image {_memory(image)}\n")
 
 
 def build(recipe: Annotated[str, Parameter(help="what to build: debian-12 or tiny")], /, *, where: Here = HERE) -> None:

@@ -227,6 +227,15 @@ _TEMPLATES = (
         ("inn stop web; inn template publish web --name golden",),
     ),
     Command(
+        "template warm",
+        f"{_HERE}templates:warm",
+        "[OPTIONS] TEMPLATE",
+        "Boot a template once and keep its memory: launches then go on from it instead of booting.\n\nThat happens by "
+        "itself, too, after a template's first launch. Instances of another size boot, and so does one with --cold; "
+        "`inn show` says how each was started, and why.",
+        ("inn template warm debian-12", "inn template warm debian-12 --drop"),
+    ),
+    Command(
         "template delete",
         f"{_HERE}templates:delete",
         "[OPTIONS] TEMPLATE...",
@@ -271,7 +280,7 @@ _DAEMON = (
 )
 FAMILIES = {
     "snapshot": "Disks of instances at one moment: create, list, show, restore, delete.",
-    "template": "Blueprints of instances: list, show, build, import, publish, delete.",
+    "template": "Blueprints of instances: list, show, build, import, publish, warm, delete.",
     "network": "Networks of instances: list, show.",
     "host": "Machines that run instances: list, show.",
     "operation": "Work under way and done: list, show, cancel, wait.",

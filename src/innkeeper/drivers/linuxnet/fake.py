@@ -51,6 +51,10 @@ class FakeNet:
             raise NetFailed(f"Card {nic} has no tap in network {network} on this host. Converge the network first.")
         return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
+    async def open_loose_tap(self) -> int:
+        self._refused()
+        return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+
     async def present(self) -> tuple[NetworkId, ...]:
         return tuple(sorted(self.standing))
 

@@ -22,6 +22,7 @@ from innkeeper.drivers.linuxnet.dnsmasq import ServiceFailed, user
 from innkeeper.drivers.linuxnet.faults import faults
 from innkeeper.drivers.linuxnet.host import ranges
 from innkeeper.drivers.linuxnet.host.outside import Outside
+from innkeeper.drivers.linuxnet.kernel import taps
 from innkeeper.drivers.linuxnet.kernel.nft import NftProcess, NftRefused
 from innkeeper.drivers.linuxnet.kernel.rtnl import RtnlRefused
 from innkeeper.drivers.linuxnet.places import Places
@@ -90,6 +91,16 @@ class LinuxNet:
         if fd is None:
             raise NetFailed(f"Card {nic} has no tap in network {network} on this host. Converge the network first.")
         return fd
+
+    async def open_loose_tap(self) -> int:
+        """A fresh descriptor of a tap that leads nowhere, for a guest that is to meet nobody. The caller closes it.
+
+        Nothing of it remains once QEMU has ended and it is closed.
+
+        Raises:
+            NetFailed: this machine cannot make one.
+        """
+        return await self._do("open a tap that leads nowhere", taps.loose)
 
     async def present(self) -> tuple[NetworkId, ...]:
         """Networks of this installation of which the host has anything, half-made ones included."""

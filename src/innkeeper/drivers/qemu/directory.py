@@ -6,6 +6,7 @@
     asked.json     that we asked for the end, written before asking
     exit.json      how QEMU ended, written by the launcher
     left.json      that the guest shut itself down, told by QEMU
+    began.json     how it was started, and whether its guest still bears another's name
     still.json     that the guest may hold its file systems still: written before it is asked to
     qemu.log  console.log  console.log.1   bounded
 
@@ -23,7 +24,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +73,18 @@ class Exit:
     at: float
 
 
-T = TypeVar("T", Record, Exit)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Began:
+    """`warm`: it went on from a memory image; otherwise `cold` says why not, where it was to. `nameless`: its guest was
+    not told yet who it is, so that nobody may meet it.
+    """
+
+    warm: bool = False
+    cold: str = ""
+    nameless: bool = False
+
+
+T = TypeVar("T", Record, Exit, Began)
 
 
 def machine_uuid(instance: InstanceId) -> str:
@@ -92,6 +104,7 @@ class MachineDirectory:
         self.asked_file = path / "asked.json"
         self.left_file = path / "left.json"
         self.still_file = path / "still.json"
+        self.began_file = path / "began.json"
         self.log_file = path / "qemu.log"
         self.console_file = path / "console.log"
 
@@ -148,7 +161,7 @@ class MachineDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier run left, but for its console log, which goes on."""
-        marks = (self.asked_file, self.left_file, self.still_file)
+        marks = (self.asked_file, self.left_file, self.still_file, self.began_file)
         for file in (self.record_file, self.exit_file, *marks, self.log_file):
             file.unlink(missing_ok=True)
             file.with_name(f"{file.name}.new").unlink(missing_ok=True)
@@ -197,6 +210,14 @@ class MachineDirectory:
             return ""
         kept = [line for line in text.splitlines() if line.strip()][-lines:]
         return between.join("".join(c if c.isprintable() else "?" for c in line) for line in kept)
+
+
+def note_began(directory: MachineDirectory, began: Began) -> None:
+    _put(directory.began_file, asdict(began))
+
+
+def read_began(directory: MachineDirectory) -> Began:
+    return _as(Began, _read(directory.began_file)) or Began()
 
 
 def _put(file: Path, content: Mapping[str, object]) -> None:

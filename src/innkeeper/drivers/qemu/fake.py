@@ -8,6 +8,9 @@ The guest that it pretends to have opens all its channels at once, writes back w
 power button, unless words in `-append` say otherwise: `deaf` never greets, `stubborn` ignores the power button, `off`
 powers itself off once greeted. `odd` is one that has taken QEMU over, so that
 what it answers makes no sense: at once, or with `later` from the second client on.
+
+Its state is a list of what its guest sees, which it saves and loads as QEMU does: a list that is not its own ends it.
+Memory in a file is opened, and never touched.
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+OBEYED = (
+    *("qmp_capabilities", "stop", "cont", "quit", "system_powerdown", "getfd", "set_link"),
+    *("migrate-set-capabilities", "migrate-set-parameters", "migrate", "migrate-incoming"),
+)
 VERSION = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": "fake"}
 
 
@@ -53,8 +60,35 @@ class Arguments:
         given = (dict(part.split("=", 1) for part in text.split(",")) for text in self.all("add-fd"))
         return [{"fdset-id": int(options["set"]), "fds": [{"fd": int(options["fd"])}]} for options in given]
 
+    def waits(self) -> bool:
+        return "defer" in self.all("incoming")
+
+    def hardware(self) -> bytes:
+        """What a state fits: the board, and devices by their places, whatever they are called here."""
+        devices = [text.split(",") for text in self.all("device")]
+        seen = [[words[0], *(word for word in words if word.startswith(("addr=", "nr=")))] for words in devices]
+        return json.dumps([self.all("machine"), self.all("cpu"), self.all("smp"), self.all("m"), seen]).encode()
+
+    def ports(self) -> list[str]:
+        """Ids of the guest's ends of channels."""
+        devices = [text.split(",") for text in self.all("device")]
+        return [words[1].removeprefix("id=") for words in devices if words[0] == "virtserialport"]
+
+    def _memory_complaint(self) -> str | None:
+        for text in self.all("object"):
+            options = dict(part.split("=", 1) for part in text.split(",")[1:])
+            if "mem-path" not in options:
+                continue
+            try:
+                os.close(os.open(options["mem-path"], os.O_RDWR | os.O_CLOEXEC))
+            except OSError as error:
+                return f"-object {text}: can't open backing store {options['mem-path']}: {error.strerror}"
+        return None
+
     def complaint(self) -> str | None:
         """What QEMU would say before giving up."""
+        if (complaint := self._memory_complaint()) is not None:
+            return complaint
         sets = set()
         for text in self.all("add-fd"):
             options = dict(part.split("=", 1) for part in text.split(","))
@@ -77,14 +111,74 @@ def _filenames(node: Any) -> list[str]:
     return own + [name for value in node.values() for name in _filenames(value)]
 
 
+class Declined(Exception):
+    """An error as QEMU words it."""
+
+
+class State:
+    """Saving, and being loaded. `tell` is given each event."""
+
+    def __init__(self, arguments: Arguments, tell: Callable[..., None]) -> None:
+        self._arguments = arguments
+        self._tell = tell
+        self._fds: dict[str, int] = {}
+        self.received: list[int] = []
+        self.status = "inmigrate" if arguments.waits() else ""
+
+    def obey(self, command: str, given: dict[str, Any]) -> None:
+        """
+        Raises:
+            Declined: as QEMU would.
+        """
+        match command:
+            case "getfd" if self.received:
+                self._fds[given["fdname"]] = self.received.pop()
+            case "getfd":
+                raise Declined("No file descriptor supplied via SCM_RIGHTS")
+            case "set_link" if not any(f",id={given['name']}," in text for text in self._arguments.all("device")):
+                raise Declined(f"Device '{given['name']}' not found")
+            case "migrate-incoming" if self.status != "inmigrate":
+                raise Declined("'-incoming' was not specified on the command line")
+            case _:
+                pass
+
+    def afterwards(self, command: str, given: dict[str, Any]) -> None:
+        match command:
+            case "migrate":
+                self._move(given["uri"], self._save)
+                self.status = "postmigrate"
+            case "migrate-incoming":
+                self._move(given["uri"], self._load)
+                self.status = ""
+            case _:
+                pass
+
+    def _move(self, uri: str, work: Callable[[int], None]) -> None:
+        self._tell("MIGRATION", status="setup")
+        fd = self._fds.pop(uri.removeprefix("fd:"))
+        self._tell("MIGRATION", status="active")
+        work(fd)
+        os.close(fd)
+        self._tell("MIGRATION", status="completed")
+
+    def _save(self, fd: int) -> None:
+        os.write(fd, self._arguments.hardware())
+
+    def _load(self, fd: int) -> None:
+        if os.read(fd, 65536) != self._arguments.hardware():
+            self._tell("MIGRATION", status="failed")
+            sys.exit("fake-qemu: load of migration failed: Invalid argument")
+
+
 class Fake:
     def __init__(self, arguments: Arguments) -> None:
         self._arguments = arguments
+        self._state = State(arguments, self._event)
         self._manner = " ".join(arguments.all("append")).split()
         self._selector = selectors.DefaultSelector()
         self._listeners: dict[str, socket.socket] = {}
         self._clients: dict[str, socket.socket] = {}
-        self._running = True
+        self._running = self._opened = not arguments.waits()
         self._negotiated = False
         self._partial = ""
         self._served = 0
@@ -114,7 +208,8 @@ class Fake:
 
     def _hear(self, name: str, client: socket.socket) -> None:
         try:
-            data = client.recv(65536)
+            data, received, *_ = socket.recv_fds(client, 65536, 8)
+            self._state.received += received
         except ConnectionResetError:
             data = b""  # it left without reading our last words
         if not data:
@@ -141,7 +236,7 @@ class Fake:
             yield message
 
     def _obey(self, message: dict[str, Any]) -> None:
-        command, id_ = message["execute"], message.get("id")
+        command, id_, given = message["execute"], message.get("id"), message.get("arguments", {})
         if not self._negotiated and command != "qmp_capabilities":
             self._tell({"error": {"class": "CommandNotFound", "desc": "Expecting capabilities negotiation"}, "id": id_})
             return
@@ -150,8 +245,14 @@ class Fake:
             words = f"The command {command} has not been found"
             self._tell({"error": {"class": "CommandNotFound", "desc": words}, "id": id_})
             return
+        try:
+            self._state.obey(command, given)
+        except Declined as declined:
+            self._tell({"error": {"class": "GenericError", "desc": str(declined)}, "id": id_})
+            return
         self._tell({"return": {} if self._odd() else answer, "id": id_})
         self._afterwards(command)
+        self._state.afterwards(command, given)
 
     def _odd(self) -> bool:
         return "odd" in self._manner and (self._served > 1 or "later" not in self._manner)
@@ -168,6 +269,7 @@ class Fake:
             case "cont" if not self._running:
                 self._running = True
                 self._event("RESUME")
+                self._open_channels()
             case "system_powerdown" if self._running and "stubborn" not in self._manner:
                 self._event("POWERDOWN")
                 self._end(guest=True, reason="guest-shutdown")
@@ -176,13 +278,21 @@ class Fake:
             case _:
                 pass
 
+    def _open_channels(self) -> None:
+        """A guest that was loaded has them open as before, which QEMU tells once it goes on."""
+        for port in [] if self._opened else self._arguments.ports():
+            self._event("VSERPORT_CHANGE", id=port, open=True)
+        self._opened = True
+
     @property
     def status(self) -> str:
-        return "running" if self._running else "paused"
+        return self._state.status or ("running" if self._running else "paused")
 
     def channels(self) -> list[dict[str, Any]]:
         labels = self._arguments.listening()
-        return [{"label": label, "filename": "unix", "frontend-open": label != "qmp"} for label in labels]
+        return [
+            {"label": label, "filename": "unix", "frontend-open": self._opened and label != "qmp"} for label in labels
+        ]
 
     def fd_sets(self) -> list[dict[str, Any]]:
         return self._arguments.fd_sets()
@@ -209,7 +319,7 @@ def answer_to(command: str, fake: Fake | None) -> Any:
         "query-machines": [{"name": "pc-q35-7.2", "alias": "q35"}, {"name": "none"}],
         "query-command-line-options": [{"option": "sandbox", "parameters": []}],
         "query-blockstats": [],
-    } | {name: {} for name in ("qmp_capabilities", "stop", "cont", "quit", "system_powerdown")}
+    } | {name: {} for name in OBEYED}
     if fake is not None:
         answers["query-status"] = {"status": fake.status, "running": fake.status == "running", "singlestep": False}
         answers["query-chardev"] = fake.channels()

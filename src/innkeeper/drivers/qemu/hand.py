@@ -163,7 +163,7 @@ async def stop(machine: Machine, grace_s: float, words: str = "it was asked to s
         NotEnding: not even the kernel could end it.
     """
     machine.directory.ask(words)
-    if grace_s > 0:
+    if grace_s > 0 and machine.seen.run is not Run.LOADING:
         await _ask_guest(machine, grace_s)
     try:
         await machine.monitor.quit()

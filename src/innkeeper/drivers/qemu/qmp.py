@@ -1,7 +1,7 @@
 """The monitor of one QEMU: the few commands that we use, each with a deadline, and its events as values.
 
 Raw QMP is never passed on: some of its commands open files and sockets by name, and one (`migrate exec:`) gets a
-confined QEMU killed. What is not a method here, or in blocks/disks.py, cannot be said.
+confined QEMU killed. What is not a method here, or in blocks/disks.py or memory/moves.py, cannot be said.
 
 The other way round nothing is believed: a QEMU that its guest has taken over may answer with nonsense, and talk without
 pause. Nonsense is no answer, or no event. Talk is heard at the rate that we set; the rest waits with QEMU.
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 
-from innkeeper.drivers.qemu.said import Odd, count, entries, field, optional, plain
+from innkeeper.drivers.qemu.said import Odd, entries, field, optional, plain
 from innkeeper.drivers.qemu.seen import (
     ChannelChanged,
     DiskTrouble,
@@ -28,6 +28,7 @@ from innkeeper.drivers.qemu.seen import (
     Resumed,
     Run,
     ShutDown,
+    StateMoved,
     Stopped,
 )
 
@@ -48,6 +49,8 @@ _RUNS = {
     "running": Run.RUNNING,
     "paused": Run.PAUSED,
     "prelaunch": Run.PAUSED,
+    "postmigrate": Run.PAUSED,
+    "inmigrate": Run.LOADING,
     "suspended": Run.PAUSED,
     "io-error": Run.IO_ERROR,
     "shutdown": Run.SHUT_DOWN,
@@ -142,8 +145,8 @@ class Monitor:
             # It says how the line was lost, in every way there is, which is of no use once we want it lost.
             log.debug("the monitor of %s was let go: %s", self._name, plain(repr(error)))
 
-    async def hand_over(self, fd: int, label: str) -> int:
-        """QEMU has this open file too, in a set of descriptors with this number. It goes with us if nobody uses it."""
+    async def hand_over(self, fd: int, command: str, pick: Callable[[object], T], arguments: Mapping[str, object]) -> T:
+        """As `ask`, of a command that takes an open file: QEMU then has it too."""
         async with self._handing_over:
             try:
                 # The library's own way reaches into asyncio's transport, which other event loops do not have. A blank
@@ -153,7 +156,7 @@ class Monitor:
                 socket.send_fds(self._line, [b" "], [fd])
             except OSError as error:
                 raise NoAnswer(f"QEMU of {self._name} cannot be given a file: {plain(str(error))}") from error
-            return await self.ask("add-fd", lambda said: count(said, "fdset-id"), {"opaque": label})
+            return await self.ask(command, pick, arguments)
 
     async def ask(
         self,
@@ -163,7 +166,7 @@ class Monitor:
         *,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> T:
-        """What `pick` finds in the answer. Only for what is a method here, or in blocks/disks.py.
+        """What `pick` finds in the answer. Only for what is a method here, or in one of those files.
 
         Raises:
             NoAnswer: none came in time, or there was nothing in it that QEMU would say.
@@ -244,6 +247,9 @@ def translate(event: Mapping[str, object], channels: Mapping[str, str]) -> Event
             return _disk_trouble(data)
         case "GUEST_PANICKED" | "GUEST_CRASHLOADED":
             return Panicked()
+        case "MIGRATION":
+            ended = {"completed": True, "failed": False, "cancelled": False}.get(field(data, "status", str))
+            return StateMoved(ended) if ended is not None else None
         case "VSERPORT_CHANGE":
             name, open_ = channels.get(field(data, "id", str)), field(data, "open", bool)
             return ChannelChanged(name, open_) if name is not None else None

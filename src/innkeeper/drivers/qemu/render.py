@@ -51,6 +51,14 @@ class CardFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFacts:
+    """An open file that is the guest's memory. Not `shared`: what the guest writes stays in its own copies of pages."""
+
+    fd: int
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DirectBoot:
     """Paths as QEMU will see them: it opens these two by name, and cannot take descriptors for them."""
 
@@ -67,7 +75,11 @@ class UefiBoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What this host supplies for one run. All `int` are descriptor numbers in QEMU; sockets are listening ones."""
+    """What this host supplies for one run. All `int` are descriptor numbers in QEMU; sockets are listening ones.
+
+    Without `memory` the guest's is QEMU's own. `incoming`: the guest ran before; QEMU waits for its state, and then for
+    the word to go on.
+    """
 
     binary: str
     accelerator: Accelerator
@@ -80,6 +92,8 @@ class RunFacts:
     cards: Mapping[NicId, CardFacts]
     seed: Layer | None = None
     boot: DirectBoot | UefiBoot | None = None
+    memory: MemoryFacts | None = None
+    incoming: bool = False
     settings: tuple[str, ...] = field(default=("-msg", "timestamp=on"))
 
 
@@ -98,6 +112,7 @@ def render_argv(hardware: Hardware, facts: RunFacts) -> tuple[str, ...]:
         ["-device", "pvpanic,id=panic"],
         _firmware(hardware, facts),
         *(_device(device, facts, first=device in hardware.disks()[:1]) for device in hardware.devices),
+        ["-S", "-incoming", "defer"] if facts.incoming else [],
     ]
     return tuple(word for part in parts for word in part)
 
@@ -118,10 +133,21 @@ def _board(hardware: Hardware, facts: RunFacts) -> list[str]:
         *("-cpu", hardware.cpu_model),
         *("-smp", f"{hardware.vcpus},sockets=1,cores={hardware.vcpus},threads=1"),
         *("-m", f"{hardware.memory_mib}M"),
-        *("-object", f"memory-backend-ram,id=memory,size={hardware.memory_mib}M"),
+        *("-object", _memory(hardware, facts.memory)),
         # A guest that sleeps looks like one that hangs, and nothing here wakes it.
         *("-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1"),
     ]
+
+
+def _memory(hardware: Hardware, memory: MemoryFacts | None) -> str:
+    """Nothing here gives memory back to the host (no balloon, no reports of free pages): QEMU would punch the holes
+    into the file itself, also where only copies of its pages are the guest's, and so into the memory of all others."""
+    # The name is part of a saved state: it must be the same where that is loaded.
+    name = f"id=memory,size={hardware.memory_mib}M"
+    if memory is None:
+        return f"memory-backend-ram,{name}"
+    share = "on" if memory.shared else "off"
+    return f"memory-backend-file,{name},mem-path=/proc/self/fd/{memory.fd},share={share}"
 
 
 def _listening(id_: str, fd: int) -> list[str]:
@@ -199,8 +225,13 @@ def _seed(seed: SeedDisk, facts: RunFacts) -> list[str]:
 
 
 def _card(card: NetworkCard, facts: CardFacts) -> list[str]:
-    device = f"virtio-net-pci,id=card-{card.nic},netdev={card.nic},mac={card.mac},romfile=,{_place(card.slot)}"
+    device = f"virtio-net-pci,id={card_device(card.nic)},netdev={card.nic},mac={card.mac},romfile=,{_place(card.slot)}"
     return ["-netdev", f"tap,id={card.nic},fd={facts.tap},vhost=off", "-device", device]
+
+
+def card_device(nic: NicId) -> str:
+    """How QEMU calls the network card that the guest sees."""
+    return f"card-{nic}"
 
 
 def _channels(channels: Channels, facts: RunFacts) -> list[str]:

@@ -17,13 +17,17 @@ NO_SPACE = "no space left in its pool"
 
 
 class Run(StrEnum):
-    """Whether virtual CPUs run. `BUSY` is what passes by itself (loading, saving)."""
+    """Whether virtual CPUs run.
+
+    `LOADING`: memory and state of a guest that ran before are still to come. `BUSY` is what else passes by itself.
+    """
 
     RUNNING = "running"
     PAUSED = "paused"
     IO_ERROR = "io-error"
     SHUT_DOWN = "shut-down"
     BROKEN = "broken"
+    LOADING = "loading"
     BUSY = "busy"
 
 
@@ -73,7 +77,14 @@ class ChannelChanged:
     open: bool
 
 
-Event = ShutDown | Reset | Stopped | Resumed | DiskTrouble | Panicked | ChannelChanged
+@dataclass(frozen=True, slots=True)
+class StateMoved:
+    """QEMU has written or read the machine's state, or has given that up."""
+
+    well: bool
+
+
+Event = ShutDown | Reset | Stopped | Resumed | DiskTrouble | Panicked | ChannelChanged | StateMoved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +101,8 @@ class Seen:
     """`open_channels` are names; `answered`: something in the guest opened one since it last started.
 
     `trouble` is what the owner should know although the machine goes on. `unreachable` says why QEMU, which is alive,
-    could not be asked.
+    could not be asked. `moves` counts how often the machine's state was written or read, `moved_well` is how the last
+    time ended.
     """
 
     run: Run = Run.RUNNING
@@ -102,6 +114,8 @@ class Seen:
     no_space: bool = False
     shut_down: ShutDown | None = None
     unreachable: str = ""
+    moves: int = 0
+    moved_well: bool = False
     end: End | None = None
 
     @property
@@ -125,7 +139,7 @@ def follow(seen: Seen, event: Event) -> Seen:
         case ShutDown():
             return replace(seen, shut_down=event, run=Run.SHUT_DOWN)
         case Reset():
-            return Seen(run=seen.run, resets=seen.resets + 1)
+            return Seen(run=seen.run, resets=seen.resets + 1, moves=seen.moves, moved_well=seen.moved_well)
         case Stopped():
             return seen if seen.run is Run.IO_ERROR else replace(seen, run=Run.PAUSED)
         case Resumed():
@@ -137,12 +151,18 @@ def follow(seen: Seen, event: Event) -> Seen:
             return replace(seen, trouble=f"{event.device} reported to the guest: {event.reason}")
         case Panicked():
             return replace(seen, panicked=True, trouble="the guest panicked")
-        case ChannelChanged(name=name, open=True):
-            return replace(seen, open_channels=seen.open_channels | {name}, answered=True)
-        case ChannelChanged(name=name):
-            return replace(seen, open_channels=seen.open_channels - {name})
+        case ChannelChanged():
+            return _channel_changed(seen, event)
+        case StateMoved(well=well):
+            return replace(seen, moves=seen.moves + 1, moved_well=well)
         case _:
             assert_never(event)
+
+
+def _channel_changed(seen: Seen, event: ChannelChanged) -> Seen:
+    if event.open:
+        return replace(seen, open_channels=seen.open_channels | {event.name}, answered=True)
+    return replace(seen, open_channels=seen.open_channels - {event.name})
 
 
 # --- the end

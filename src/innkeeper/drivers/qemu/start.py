@@ -7,6 +7,7 @@ nothing to poll for and no first word of the console is missed; and a QEMU that 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ from innkeeper.drivers.qemu.render import (
     Accelerator,
     CardFacts,
     DirectBoot,
+    MemoryFacts,
     RunFacts,
     UefiBoot,
     render_argv,
@@ -89,7 +91,10 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartSpec:
-    """Everything about one start. `taps` are open descriptors, which stay the caller's."""
+    """Everything about one start. `taps` and `memory` are open descriptors, which stay the caller's.
+
+    `incoming`: it is started to be loaded (`memory/loading.py`).
+    """
 
     instance: InstanceId
     name: str
@@ -101,6 +106,8 @@ class StartSpec:
     taps: Mapping[NicId, CardFacts] = field(default_factory=dict)
     seed: Path | None = None
     boot: KernelFiles | UefiFiles | None = None
+    memory: MemoryFacts | None = None
+    incoming: bool = False
 
 
 async def start(spec: StartSpec, path: Path, launcher: LauncherPort, timeout_s: float = GREETING_TIMEOUT_S) -> Machine:
@@ -210,6 +217,8 @@ def _facts(spec: StartSpec, directory: MachineDirectory, given: _Given) -> RunFa
         cards={card.nic: _card(spec.taps[card.nic], given) for card in spec.hardware.cards()},
         seed=Layer(fd=given.pass_file(spec.seed, os.O_RDONLY), format="raw") if spec.seed is not None else None,
         boot=_boot(spec.boot, directory, given),
+        memory=_memory(spec.memory, given) if spec.memory is not None else None,
+        incoming=spec.incoming,
     )
 
 
@@ -222,6 +231,13 @@ def _disk(files: DiskFiles, given: _Given) -> DiskFacts:
 
 def _card(tap: CardFacts, given: _Given) -> CardFacts:
     return CardFacts(tap=given.pass_on(tap.tap))
+
+
+def _memory(memory: MemoryFacts, given: _Given) -> MemoryFacts:
+    # QEMU opens it for writing in any case. What keeps it from writing what all others read is the seal alone.
+    if not memory.shared and not fcntl.fcntl(memory.fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE:
+        raise ValueError("memory that a machine has copies of must be sealed against writing")
+    return MemoryFacts(fd=given.pass_on(memory.fd), shared=memory.shared)
 
 
 def _boot(

@@ -1,7 +1,7 @@
 """Volumes over volumes: what a machine's disks stand on, and which frozen ones nobody needs any more.
 
-A frozen volume is needed while a snapshot keeps it or another volume stands over it. What loses its last need goes
-together with that need, from the top down: a host deletes nothing that something stands over.
+A frozen volume is needed while a snapshot or a memory image keeps it, or another volume stands over it. What loses its
+last need goes together with that need, from the top down: a host deletes nothing that something stands over.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import replace
 from innkeeper.model.actions import Chain
 from innkeeper.model.cluster import Cluster
 from innkeeper.model.hardware import Disk, Hardware
-from innkeeper.model.ids import HostId, SnapshotId, VolumeId
-from innkeeper.model.instance import Instance, Volume
+from innkeeper.model.ids import HostId, VolumeId
+from innkeeper.model.instance import Instance, Snapshot, Volume
+from innkeeper.model.template import MemoryImage
 
 
 def chains(cluster: Cluster, instance: Instance) -> tuple[Chain, ...]:
@@ -31,7 +32,7 @@ def on_volumes(hardware: Hardware, volumes: dict[VolumeId, VolumeId]) -> Hardwar
 
 
 def unneeded(cluster: Cluster, host: HostId) -> tuple[Volume, ...]:
-    """Frozen volumes that no snapshot keeps and nothing stands over. One that has a name of its own is somebody's."""
+    """Frozen volumes that nothing keeps and nothing stands over. One that has a name of its own is somebody's."""
     return tuple(
         v
         for v in cluster.volumes.values()
@@ -43,11 +44,14 @@ def unneeded(cluster: Cluster, host: HostId) -> tuple[Volume, ...]:
     )
 
 
-def needless(cluster: Cluster, snapshots: Iterable[SnapshotId], volumes: Iterable[VolumeId] = ()) -> tuple[Volume, ...]:
-    """Frozen volumes that are not needed any more once these snapshots and volumes are gone, from the top down."""
-    dropped, gone = set(snapshots), set(volumes)
+def needless(
+    cluster: Cluster, keepers: Iterable[Snapshot | MemoryImage], volumes: Iterable[VolumeId] = ()
+) -> tuple[Volume, ...]:
+    """Frozen volumes that are not needed any more once these keepers and volumes are gone, from the top down."""
+    kept = {keeper.id: keeper.volumes for keeper in keepers}
+    dropped, gone = set(kept), set(volumes)
     waiting = [over for volume in sorted(gone) if (over := cluster.volumes[volume].over) is not None]
-    waiting += [volume for snapshot in sorted(dropped) for volume in cluster.snapshots[snapshot].volumes]
+    waiting += [volume for keeper in sorted(kept) for volume in kept[keeper]]
     found: list[Volume] = []
     while waiting:
         volume = cluster.volumes[waiting.pop()]

@@ -140,7 +140,7 @@ def restore(cluster: Cluster, instance: Instance, snapshot: Snapshot, draw: Draw
 
 def delete_snapshot(cluster: Cluster, snapshot: Snapshot) -> Plan:
     """Its volumes go with it where nothing stands over them, and stay for those that do."""
-    dropped = needless(cluster, [snapshot.id])
+    dropped = needless(cluster, [snapshot])
     return Plan(
         verb=Verb.DELETE_SNAPSHOT,
         title=f"delete snapshot {snapshot.name} of {cluster.instances[snapshot.instance].name}",

@@ -30,7 +30,7 @@ class LaunchWish:
     """What was asked for. What is None is the template's default; `name` may hold `{n}` when several are launched.
 
     `snapshot` is that of an instance, as `web/before`; then there is no `template` to say, and the defaults are the
-    snapshot's.
+    snapshot's. `cold` asks for a boot where a memory image stands; without `warms` none is made after it.
     """
 
     template: str
@@ -45,6 +45,8 @@ class LaunchWish:
     autostart: bool = False
     ephemeral: bool = False
     ttl_s: float | None = None
+    cold: bool = False
+    warms: bool = True
     first_boot: FirstBoot = FirstBoot()
     labels: Mapping[str, str] = field(default_factory=dict)
 

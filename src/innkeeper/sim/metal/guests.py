@@ -17,6 +17,7 @@ from innkeeper.model.template import Image
 from innkeeper.sim.metal.load import Counters, load_of
 
 _LOG_LIMIT = 64 * 1024
+_GOES_ON_S = 0.1
 
 
 BOOTED = "the host was restarted"
@@ -99,6 +100,8 @@ class Machine:
         self.cloud_init = ""
         self.addresses: tuple[str, ...] = ()
         self.asked_to_shut_down = False
+        self.warm = False
+        self.cold = ""
         self._image = image
         self._load = load_of(action.instance, action.hardware.vcpus, guest.load)
         self._counters = Counters()
@@ -111,13 +114,13 @@ class Machine:
         self.since = now
         self._counting_since = at
         self.began_at = at
-        self._answers_at = at + self.guest.boot_s
+        self._answers_at = at + (_GOES_ON_S if self.warm else self.guest.boot_s)
         self.line.say(f"innkeeper: QEMU started for {self.action.name}\r\nBooting {self.action.template}\r\n")
         due: list[tuple[float, Due]] = []
         if self.guest.agent and self._image.agent:
             due.append((self._answers_at, Due.ANSWERS))
         if self.guest.agent and self._image.cloud_init:
-            due.append((self._answers_at + self.guest.cloud_init_s, Due.CLOUD_INIT_ENDS))
+            due.append((self._answers_at + _configures_s(self), Due.CLOUD_INIT_ENDS))
         if self.guest.crash_after_s is not None:
             due.append((at + self.guest.crash_after_s, Due.DIES))
         return due
@@ -217,3 +220,9 @@ class Machine:
     def lose_power(self, now: float) -> Ending:
         ending = self.kill(BOOTED, now)
         return replace(ending, ended=Ended.HOST_BOOT)
+
+
+def _configures_s(machine: Machine) -> float:
+    """A clone that has nothing to apply is as far as the machine that it goes on from."""
+    warm = machine.action.warm if machine.warm else None
+    return 0.0 if warm is not None and not warm.configure else machine.guest.cloud_init_s

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from innkeeper.model.actions import CreateDisk
 from innkeeper.model.hardware import Firmware
-from innkeeper.model.ids import TemplateId, VolumeId
+from innkeeper.model.ids import MemoryImageId, TemplateId, VolumeId
 from innkeeper.model.instance import Taken
-from innkeeper.model.template import Image
+from innkeeper.model.template import Baked, Image
 from innkeeper.model.work import Refused
 from innkeeper.sim.metal.files import GuestFile
 
@@ -53,6 +53,7 @@ class Pool:
         self.size_bytes = size_bytes
         self.disks: dict[VolumeId, SimDisk] = {}
         self.templates: dict[TemplateId, Image] = {}
+        self.memories: dict[MemoryImageId, Baked] = {}
         self.staging: dict[str, int] = {}
         self.being_read: set[VolumeId] = set()
         self.backed: dict[TemplateId, int] = {}
@@ -170,6 +171,16 @@ class Pool:
         """The staged template appears, whole, under its name. All its bytes were staged."""
         del self.staging[name]
         self.templates[template] = image
+
+    def keep_memory(self, name: str, memory: MemoryImageId, baked: Baked) -> None:
+        """As `publish`, of a memory image."""
+        del self.staging[name]
+        self.memories[memory] = baked
+
+    def delete_memory(self, memory: MemoryImageId) -> None:
+        baked = self.memories.pop(memory, None)
+        if baked is not None:
+            self._used_bytes -= baked.stored_bytes
 
     def delete_template(self, template: TemplateId) -> Refused | None:
         if count := self.backed.get(template, 0):

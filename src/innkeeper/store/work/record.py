@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from innkeeper.model.ids import Kind, OperationId, Ref
-from innkeeper.model.observed import HostState, MachineState, SnapshotState, State, TemplateState
+from innkeeper.model.observed import HostState, MachineState, MemoryState, SnapshotState, State, TemplateState
 from innkeeper.model.plans import Change, Plan
 from innkeeper.model.work import Moment, Operation, OperationState, Record
 from innkeeper.ports.store import Contradiction
@@ -76,7 +76,7 @@ def report(draft: Draft, states: Sequence[State]) -> None:
         match state:
             case MachineState():
                 _machine(draft, state)
-            case TemplateState() | SnapshotState() | HostState():
+            case TemplateState() | SnapshotState() | MemoryState() | HostState():
                 _merged(draft, state)
 
 
@@ -92,7 +92,7 @@ def _machine(draft: Draft, state: MachineState) -> None:
         draft.say("state", state.phase.value, ref=Ref(Kind.INSTANCE, state.instance))
 
 
-def _merged(draft: Draft, state: TemplateState | SnapshotState | HostState) -> None:
+def _merged(draft: Draft, state: TemplateState | SnapshotState | MemoryState | HostState) -> None:
     """Reports that become part of an object's row."""
     ref = _row_of(state)
     before = draft.cluster.get(ref)
@@ -106,7 +106,7 @@ def _merged(draft: Draft, state: TemplateState | SnapshotState | HostState) -> N
     draft.say("state", "facts" if isinstance(state, HostState) else "complete", ref=ref)
 
 
-def _row_of(state: TemplateState | SnapshotState | HostState) -> Ref:
+def _row_of(state: TemplateState | SnapshotState | MemoryState | HostState) -> Ref:
     match state:
         case HostState():
             return Ref(Kind.HOST, state.host)
@@ -114,6 +114,8 @@ def _row_of(state: TemplateState | SnapshotState | HostState) -> Ref:
             return Ref(Kind.TEMPLATE, state.template)
         case SnapshotState():
             return Ref(Kind.SNAPSHOT, state.snapshot)
+        case MemoryState():
+            return Ref(Kind.MEMORY, state.memory)
         case _:
             assert_never(state)
 

@@ -13,6 +13,7 @@ from innkeeper.model.ids import InstanceId, Kind, NetworkId, OperationId, Ref
 from innkeeper.model.instance import Instance
 from innkeeper.model.network import Nic
 from innkeeper.model.plans import Change, Drop, Noun, Plan, Put
+from innkeeper.model.template import MemoryImage
 from innkeeper.model.work import Operation, OperationState, Several, Stale, Submission
 from innkeeper.plan.size import capacity
 from innkeeper.store.database.rows import sealed
@@ -208,7 +209,8 @@ def _naming(key: tuple[Kind, str, str]) -> str:
 def _no_room(draft: Draft, after: Cluster, changes: Sequence[Change]) -> Stale | None:
     """Only growth needs room: what stands may be stopped or renamed on a host that has shrunk."""
     before = draft.cluster
-    for host in sorted({c.noun.host for c in changes if isinstance(c, Put) and isinstance(c.noun, Instance)}):
+    nouns = (change.noun for change in changes if isinstance(change, Put))
+    for host in sorted({noun.host for noun in nouns if isinstance(noun, Instance | MemoryImage)}):
         used, had = after.usage.get(host, Usage()), before.usage.get(host, Usage())
         row = after.hosts.get(host)
         total = Usage() if row is None else capacity(row)

@@ -1,4 +1,4 @@
-"""Persistent taps, in whatever network namespace the calling thread has entered.
+"""Taps: persistent ones, in whatever network namespace the calling thread has entered, and loose ones.
 
 One queue, with the virtio header (IFF_VNET_HDR), so that QEMU may leave checksums and segmentation to the kernel. No
 owner is set: only who may administer the namespace attaches by name, and QEMU gets its descriptor from us.
@@ -10,10 +10,13 @@ import fcntl
 import os
 import struct
 
+from innkeeper.drivers.linuxnet.kernel import namespaces
+
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 DEVICE = "/dev/net/tun"
+LOOSE = "loose"
 
 
 def attach(name: str) -> int:
@@ -35,3 +38,12 @@ def create(name: str) -> None:
         fcntl.ioctl(fd, _TUNSETPERSIST, 1)
     finally:
         os.close(fd)
+
+
+def loose() -> int:
+    """A fresh descriptor of a tap that leads nowhere: it is alone in a namespace that has no name.
+
+    Whoever has it open keeps that namespace alive; with the last of them both are gone. It is down, and stays so.
+    """
+    with namespaces.nameless():
+        return attach(LOOSE)

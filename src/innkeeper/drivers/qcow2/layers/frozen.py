@@ -1,7 +1,8 @@
-"""Volumes that a snapshot froze: ours, readable for those who stand over them, and never written again.
+"""Volumes that were frozen for a snapshot or a memory image: ours, readable for those who stand over them, and never
+written again.
 
     volumes/<volume id>.freezing   room for the note, taken before there is no way back
-    volumes/<volume id>.frozen     of which snapshot, and what was told of it; lives as long as the volume
+    volumes/<volume id>.frozen     for what it is kept, and what was told of that; lives as long as the volume
 
 What this cannot do: a QEMU that ran when the snapshot was taken keeps the descriptor with which it wrote, until it
 ends. One that its guest has taken over can spoil the snapshots taken in its lifetime, of its own disks and no others.
@@ -23,7 +24,7 @@ from innkeeper.drivers.qcow2.places import Places, in_words, is_written, open_re
 from innkeeper.drivers.qcow2.render import CLUSTER, volume_name
 from innkeeper.model.actions import Chain
 from innkeeper.model.codec import NotReadable, decode, encode
-from innkeeper.model.ids import SnapshotId, VolumeId
+from innkeeper.model.ids import VolumeId
 from innkeeper.model.instance import Taken
 from innkeeper.ports.folders import sync_folder
 from innkeeper.ports.tasks import to_the_end
@@ -33,7 +34,7 @@ _NOTE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    snapshot: SnapshotId
+    keeper: str  # the id of a snapshot, or of a memory image
     taken: Taken
 
 
@@ -64,21 +65,21 @@ class Frozen:
 
         await to_the_end(work)
 
-    async def freeze(self, volumes: Sequence[VolumeId], snapshot: SnapshotId, *, consistent: bool) -> Taken:
-        """They are sealed, on the disk with all that they hold, and what is told of their snapshot is kept with them.
+    async def freeze(self, volumes: Sequence[VolumeId], keeper: str, *, consistent: bool) -> Taken:
+        """They are sealed, on the disk with all that they hold, and what is told of their keeper is kept with them.
 
         Raises:
             DiskFailed: a QEMU still writes to one; or the host cannot. Then none is sealed.
         """
-        return await to_the_end(lambda: self._freeze(volumes, snapshot, consistent))
+        return await to_the_end(lambda: self._freeze(volumes, keeper, consistent))
 
-    async def taken(self, volumes: Sequence[VolumeId], snapshot: SnapshotId) -> Taken | None:
-        """What was told of this snapshot; None if not all of its volumes are frozen.
+    async def taken(self, volumes: Sequence[VolumeId], keeper: str) -> Taken | None:
+        """What was told of this; None if not all of its volumes are frozen.
 
         Raises:
             DiskFailed: what was kept is damaged, or was written by a later release.
         """
-        return await to_the_end(lambda: self._taken(volumes, snapshot))
+        return await to_the_end(lambda: self._taken(volumes, keeper))
 
     async def stored_bytes(self, volumes: Sequence[VolumeId]) -> int:
         return await to_the_end(lambda: self._stored_bytes(volumes))
@@ -106,7 +107,7 @@ class Frozen:
         finally:
             os.close(fd)
 
-    def _freeze(self, volumes: Sequence[VolumeId], snapshot: SnapshotId, consistent: bool) -> Taken:
+    def _freeze(self, volumes: Sequence[VolumeId], keeper: str, consistent: bool) -> Taken:
         before: dict[VolumeId, os.stat_result] = {}
         try:
             for volume in volumes:
@@ -115,7 +116,7 @@ class Frozen:
                 with in_words(f"freezing volume {volume}", self._root):
                     seal(path)
             taken = Taken(stored_bytes=self._stored_bytes(volumes), consistent=consistent)
-            note = encode(Note(snapshot=snapshot, taken=taken)).encode()
+            note = encode(Note(keeper=keeper, taken=taken)).encode()
             with in_words("noting what was frozen", self._root):
                 for volume in volumes:
                     _write(self._places.freezing(volume), note)
@@ -146,10 +147,10 @@ class Frozen:
             os.chown(path, found.st_uid, found.st_gid, follow_symlinks=False)
             path.chmod(found.st_mode & 0o777)
 
-    def _taken(self, volumes: Sequence[VolumeId], snapshot: SnapshotId) -> Taken | None:
+    def _taken(self, volumes: Sequence[VolumeId], keeper: str) -> Taken | None:
         notes = {self._note(volume) for volume in volumes}
         found = notes.pop() if len(notes) == 1 else None
-        return found.taken if found is not None and found.snapshot == snapshot else None
+        return found.taken if found is not None and found.keeper == keeper else None
 
     def _note(self, volume: VolumeId) -> Note | None:
         path = self._places.frozen(volume)

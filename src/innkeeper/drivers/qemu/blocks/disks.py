@@ -50,7 +50,8 @@ class Disks:
         direct = opens_direct(file)
         fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fd_set = await self._monitor.hand_over(fd, volume)
+            # A set of descriptors with this number, which goes with us if nobody uses it.
+            fd_set = await self._monitor.hand_over(fd, "add-fd", _fd_set, {"opaque": volume})
         finally:
             os.close(fd)
         await self._monitor.ask("blockdev-add", nothing, overlay_node(volume, fd_set, direct=direct))
@@ -101,6 +102,10 @@ def _out_of_space(said: object) -> bool:
 def _tops(said: object) -> frozenset[str]:
     filled = [entry for entry in entries(said) if not isinstance(entry, Mapping) or "inserted" in entry]
     return frozenset(field(part(entry, "inserted"), "node-name", str) for entry in filled)
+
+
+def _fd_set(said: object) -> int:
+    return count(said, "fdset-id")
 
 
 def _handed_over(said: object) -> list[tuple[int, str]]:
